@@ -1,0 +1,219 @@
+"""What a user asked for: the resolved model of a project, after loading, merging and defaults.
+
+Everything here is frozen and made of plain values, so that it can be compared, hashed into a
+configuration hash, written to the state database and sent over the API without a second form.
+Names and meanings follow the Compose specification; units stand in the names. Unset is `None`
+(or an empty tuple), so that "left to the default" and "set to the default" stay two things
+where Docker treats them as two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+
+class Policy(Enum):
+    """Docker's restart policies (HostConfig.RestartPolicy.Name)."""
+
+    NO = "no"
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    UNLESS_STOPPED = "unless-stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before an automatic restart.
+
+    The delay of the n-th restart in a row is `initial * factor**(n-1)`, at most `max`; a run of
+    at least `reset_after` forgives everything, and the restart after it is immediate. `jitter`
+    is the share of the delay (0..1) that is added at random.
+    """
+
+    initial_s: float = 0.1
+    factor: float = 2.0
+    max_s: float = 60.0
+    reset_after_s: float = 10.0
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRules:
+    """The policy of a service with all its tuning, from `restart`, `deploy.restart_policy` and `x-shipkeeper`.
+
+    max_attempts: automatic restarts allowed (None: without limit). Without a window they are counted
+        since the last start by a person (Docker's RestartCount); with `window_s` only the restarts of the
+        last window count.
+    restart_on / no_restart_on: exit codes (0..255; a death by signal n is also 128+n) that force or
+        forbid a restart, whatever the policy says. `no_restart_on` wins.
+    """
+
+    policy: Policy = Policy.NO
+    max_attempts: int | None = None
+    window_s: float | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    restart_on: tuple[int, ...] = ()
+    no_restart_on: tuple[int, ...] = ()
+    on_exhausted: Literal["ignore", "stop-project"] = "ignore"
+    resume_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """cgroup limits; None is unlimited. `memory_swap_bytes` is memory plus swap as in Docker (-1: unlimited swap)."""
+
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    memory_reservation_bytes: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """One resource limit by its Compose name (`nofile`, `nproc` ...); -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A bind mount, a named or anonymous volume, or a tmpfs inside a service.
+
+    source: absolute host path for `bind`; the volume's full name (project_key, or its `name:`) for
+        `volume`; None for an anonymous volume or a tmpfs.
+    """
+
+    type: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str | None = None
+    read_only: bool = False
+    create_host_path: bool = True
+    propagation: str | None = None
+    nocopy: bool = False
+    subpath: str | None = None
+    tmpfs_size_bytes: int | None = None
+    tmpfs_mode: int | None = None
+    tmpfs_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A host device that is let in: path on the host, path inside, and `rwm` permissions."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """Where the lower layers of a service come from.
+
+    `host`: a copy-on-write view of the host's own root, secrets masked. `directory` and `archive`: a
+    root file system named by `x-shipkeeper.rootfs` (`path` is absolute).
+    """
+
+    kind: Literal["host", "directory", "archive"] = "host"
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Bounds of the stored output of a service. The default keeps at most 3 files of 10 MiB each."""
+
+    max_size_bytes: int = 10 * 1024 * 1024
+    max_files: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One entry of depends_on. In this version only the order (`service_started`) is known."""
+
+    service: str
+    condition: Literal["service_started"] = "service_started"
+    required: bool = True
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityOptions:
+    """`security_opt` after parsing. `seccomp` is "default", "unconfined", or the absolute path of a JSON profile."""
+
+    no_new_privileges: bool = True
+    seccomp: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are argument vectors."""
+
+    name: str
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    working_dir: str | None = None
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    hostname: str | None = None
+    container_name: str | None = None
+    init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    read_only: bool = False
+    privileged: bool = False
+    rootfs: Rootfs = field(default_factory=Rootfs)
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    restart: RestartRules = field(default_factory=RestartRules)
+    limits: Limits = field(default_factory=Limits)
+    ulimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int | None = None
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security: SecurityOptions = field(default_factory=SecurityOptions)
+    sysctls: tuple[tuple[str, str], ...] = ()
+    stop_signal: str | None = None
+    stop_grace_s: float = 10.0
+    labels: tuple[tuple[str, str], ...] = ()
+    depends_on: tuple[Dependency, ...] = ()
+    network_mode: Literal["host", "none"] = "host"
+    profiles: tuple[str, ...] = ()
+    logging: Logging = field(default_factory=Logging)
+
+    def argv(self) -> tuple[str, ...]:
+        """The argument vector of the main process: entrypoint, then command."""
+        return (self.entrypoint or ()) + (self.command or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume. `name` is the full name on this host; an external one is never created or removed."""
+
+    key: str
+    name: str
+    external: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A whole Compose project. `services` holds the enabled ones only, sorted by name."""
+
+    name: str
+    working_dir: str
+    config_files: tuple[str, ...] = ()
+    services: tuple[ServiceSpec, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+
+    def service(self, name: str) -> ServiceSpec:
+        """The service of that name. Raises KeyError."""
+        for spec in self.services:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
