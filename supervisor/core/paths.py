@@ -1,0 +1,112 @@
+"""Where everything lies: the one place that spells the names of files below the state and run directories.
+
+Pure strings; nobody here looks at a disk. State survives a reboot (/var/lib/shipkeeper), run does not
+(/run/shipkeeper). The owner of each file is named beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePaths:
+    """Files of one service instance. All are removed with it."""
+
+    base: str
+
+    @property
+    def upper(self) -> str:
+        """Writable layer of the root overlay (owner: the service)."""
+        return f"{self.base}/upper"
+
+    @property
+    def work(self) -> str:
+        """overlayfs work directory, on the same file system as `upper`."""
+        return f"{self.base}/work"
+
+    @property
+    def submounts(self) -> str:
+        """Upper and work directories for file systems mounted below / in the host view."""
+        return f"{self.base}/sub"
+
+    @property
+    def etc(self) -> str:
+        """hostname, hosts and resolv.conf that are bound into /etc (owner: runtime)."""
+        return f"{self.base}/etc"
+
+    @property
+    def volumes(self) -> str:
+        """Anonymous volumes (owner: the service)."""
+        return f"{self.base}/volumes"
+
+    @property
+    def log(self) -> str:
+        """The CRI log; rotated files are `<log>.1`, `<log>.2` ... (owner: log writer)."""
+        return f"{self.base}/output.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The layout below the two directories that are configurable."""
+
+    state_dir: str = "/var/lib/shipkeeper"
+    run_dir: str = "/run/shipkeeper"
+
+    @property
+    def database(self) -> str:
+        """SQLite (owner: daemon)."""
+        return f"{self.state_dir}/shipkeeper.db"
+
+    @property
+    def lock(self) -> str:
+        """Held locked by the one daemon of this state directory."""
+        return f"{self.state_dir}/daemon.lock"
+
+    def instance(self, instance_id: str) -> InstancePaths:
+        """Files of an instance."""
+        return InstancePaths(f"{self.state_dir}/instances/{instance_id}")
+
+    @property
+    def instances(self) -> str:
+        """Parent of all instance directories."""
+        return f"{self.state_dir}/instances"
+
+    def volume(self, name: str) -> str:
+        """Data directory of a named volume."""
+        return f"{self.state_dir}/volumes/{name}/_data"
+
+    @property
+    def rootfs_cache(self) -> str:
+        """Unpacked `x-shipkeeper.rootfs` archives, by digest (owner: runtime)."""
+        return f"{self.state_dir}/rootfs"
+
+    @property
+    def mask_layer(self) -> str:
+        """The overlay layer that hides the host's secrets in the host view (owner: runtime)."""
+        return f"{self.state_dir}/mask"
+
+    @property
+    def api_socket(self) -> str:
+        """HTTP API (owner: daemon)."""
+        return f"{self.run_dir}/shipkeeper.sock"
+
+    @property
+    def launcher_socket(self) -> str:
+        """SOCK_SEQPACKET (owner: launcher)."""
+        return f"{self.run_dir}/launcher.sock"
+
+    @property
+    def log_socket(self) -> str:
+        """SOCK_SEQPACKET (owner: log writer)."""
+        return f"{self.run_dir}/log.sock"
+
+    @property
+    def root_mountpoint(self) -> str:
+        """Empty directory over which every run mounts its root, in a mount namespace of its own."""
+        return f"{self.run_dir}/root"
+
+    @property
+    def seccomp(self) -> str:
+        """Compiled seccomp programs, `<digest>.bpf` (owner: kernel.seccomp)."""
+        return f"{self.run_dir}/seccomp"
