@@ -1,0 +1,39 @@
+#!/bin/sh
+# Remove Shipkeeper from this host: its services are stopped (in reverse dependency order), the program and the
+# units go. State (/var/lib/shipkeeper: volumes, logs, the database) and configuration (/etc/shipkeeper) stay.
+#
+#   sh deploy/uninstall.sh          keep state and configuration
+#   PURGE=1 sh deploy/uninstall.sh  remove them too: all volumes are lost
+#
+# Safe to run again, also after an installation that failed half-way.
+set -eu
+
+[ "$(id -u)" = 0 ] || {
+    echo "uninstall.sh: cannot remove /opt/shipkeeper: not root; run it with sudo" >&2
+    exit 1
+}
+
+if [ -d /run/systemd/system ]; then
+    systemctl --quiet disable shipkeeper.service 2>/dev/null || true
+    # Stopping the second unit stops the first one too, and ends the services; see README.md.
+    if [ "$(systemctl show --property=LoadState --value shipkeeper-services.service)" = loaded ]; then
+        systemctl stop shipkeeper-services.service
+    fi
+fi
+rm -f /etc/systemd/system/shipkeeper.service /etc/systemd/system/shipkeeper-services.service \
+    /usr/lib/tmpfiles.d/shipkeeper.conf
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+    systemctl reset-failed 'shipkeeper*' 2>/dev/null || true
+fi
+
+[ "$(readlink /usr/local/bin/shipkeeper)" != /opt/shipkeeper/bin/shipkeeper ] || rm -f /usr/local/bin/shipkeeper
+rm -rf /opt/shipkeeper /run/shipkeeper
+
+if [ "${PURGE:-0}" = 1 ]; then
+    rm -rf /var/lib/shipkeeper /etc/shipkeeper
+    ! getent group shipkeeper >/dev/null || groupdel shipkeeper
+    echo "shipkeeper, its state and its configuration are removed"
+else
+    echo "shipkeeper is removed; /var/lib/shipkeeper and /etc/shipkeeper are kept (PURGE=1 removes them)"
+fi
