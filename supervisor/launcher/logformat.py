@@ -62,7 +62,7 @@ def _seconds(text: bytes) -> int:
     return _parsed[1]
 
 
-def encode(data: bytes, stream: str, stamp_ns: int) -> list[bytes]:
+def encode(data: bytes, stream: str, stamp_ns: int) -> list[bytes | memoryview]:
     """The pieces of one batch, all under one stamp, as chunks for writev.
 
     A batch that does not end in a newline ends in a P piece; an empty batch is the empty F piece that ends
@@ -77,7 +77,7 @@ def encode(data: bytes, stream: str, stamp_ns: int) -> list[bytes]:
     if data.endswith(b"\n"):
         # The prefix that the last newline brought stands at the end of the body: cut it off by view.
         body = data.replace(b"\n", b"\n" + full)
-        return [full, memoryview(body)[: -len(full)]]  # type: ignore[list-item]  # writev takes any buffer
+        return [full, memoryview(body)[: -len(full)]]
     end = data.rfind(b"\n")
     if end < 0:
         return [head, b"P ", data, b"\n"]

@@ -79,13 +79,15 @@ class LogLink:
         self._quitting = False
         self._failures = 0
         self._spawned_at = 0.0
+        self._written_at_spawn = 0
+        self._pidfds: set[int] = set()
         self._retry_at: float | None = None
         self._memory = self._hold_r = self._hold_w = -1
         self._journal: logjournal.Journal | None = None
         self.restarts = 0
         """How many times a log writer was started again after one died."""
         self.child_pid: int | None = None
-        """Pid of the log writer if it is a child of this process: reap it when it ends, nobody else does."""
+        """Pid of the log writer if it is a child of this process. The link reaps it (through a pidfd)."""
 
     # --- life ---------------------------------------------------------------------------------
     def start(self) -> None:
@@ -137,7 +139,10 @@ class LogLink:
         """Do what there is to do, without blocking: hear the log writer, flush to it, start it again."""
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._spawn()
-        for _, events in self._epoll.poll(0):
+        for fd, events in self._epoll.poll(0):
+            if fd in self._pidfds:
+                self._reap(fd)
+                continue
             if events & select.EPOLLOUT:
                 self._flush()
             if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
@@ -226,7 +231,7 @@ class LogLink:
             self._journal = logjournal.Journal(self._memory)
             for _ in range(count):
                 fields, fds = receive(sock, 1)
-                entry = Stream(*fields[1:], fds[0])
+                entry = Stream._make([*fields[1:], fds[0]])
                 self._streams[entry.number] = entry
         except BaseException:
             sock.close()
@@ -247,7 +252,7 @@ class LogLink:
         """Start a log writer and give it everything; on failure set the deadline of the next try."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = (theirs.fileno(), self._memory, self._hold_r, self._hold_w)
-        pause = 0.0 if not self._failures else min(0.1 * 2 ** (self._failures - 1), 10.0)
+        pause = 0.0 if self._failures < 3 else min(0.1 * 2 ** min(self._failures - 3, 7), 10.0)
         command = [
             self._python,
             "-S",
@@ -276,14 +281,16 @@ class LogLink:
             ours.close()
             self._failures += 1
             self._retry_at = time.monotonic() + min(0.1 * 2 ** min(self._failures, 7), 10.0)
-            self._report(
-                f"cannot start the log writer {self._python}: {error}; output waits in its pipes, trying again"
-            )
+            self._report(f"cannot start the log writer {self._python}: {error}; output waits in its pipe")
             return
         finally:
             theirs.close()
         self._retry_at = None
         self._spawned_at = time.monotonic()
+        self._written_at_spawn = self._written()
+        pidfd = os.pidfd_open(self.child_pid)
+        self._pidfds.add(pidfd)
+        self._epoll.register(pidfd, select.EPOLLIN)
         self._use(ours)
         for entry in self._streams.values():
             self._send(["attach", *entry[:-1]], [entry.fd])
@@ -356,12 +363,28 @@ class LogLink:
         self.child_pid = None
         if self._quitting and not self._streams:
             return
-        self._failures = self._failures + 1 if time.monotonic() - self._spawned_at < 1.0 else 0
+        useful = self._written() != self._written_at_spawn or time.monotonic() - self._spawned_at >= 1.0
+        self._failures = 0 if useful else self._failures + 1
         self.restarts += 1
         self._report("the log writer ended; it is started again, nothing is lost")
         self._spawn()
 
+    def _written(self) -> int:
+        assert self._journal is not None
+        return sum(self._journal.written(number) for number in self._streams)
+
+    def _reap(self, pidfd: int) -> None:
+        with contextlib.suppress(ChildProcessError):  # somebody else waits for every child: as good
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        self._pidfds.discard(pidfd)
+        self._epoll.unregister(pidfd)
+        os.close(pidfd)
+
     def _forget_all(self) -> None:
+        for pidfd in self._pidfds:
+            self._epoll.unregister(pidfd)
+            os.close(pidfd)
+        self._pidfds.clear()
         if self._sock is not None:
             self._epoll.unregister(self._sock.fileno())
             self._sock.close()
