@@ -1,0 +1,271 @@
+"""Root file systems from archives: FILE.tar, plain or compressed with gzip, zstd, xz or bzip2.
+
+On the disk, `<state>/rootfs/<sha256 of the file>` is one unpacked archive: complete when it has that name,
+read-only for everyone after, shared by all instances. `.new-*` beside it is work that was cut off.
+
+An archive is hostile until unpacked: no member leaves the root, whatever its name, link or order says;
+nothing in it can be a device or speak to overlayfs; and it cannot fill the disk or the memory.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import zstandard
+
+_HEADER_BYTES = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+_MAX_LINKS = 40
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class ArchiveError(Exception):
+    """An archive that cannot be, or must not be, unpacked. The text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much an archive may become; `reserve_bytes` stay free on the disk whatever it holds."""
+
+    max_bytes: int = 64 * 1024**3
+    max_members: int = 5_000_000
+    reserve_bytes: int = 256 * 1024**2
+
+
+def unpack_cached(file: str, cache: str, bounds: Bounds | None = None) -> tuple[str, str]:
+    """Unpack `file` below `cache` unless it is there. Returns (sha256 of the file, directory). Blocks.
+
+    Raises ArchiveError; nothing of a failed attempt stays behind.
+    """
+    try:
+        digest = _digest(file)
+        place = f"{cache}/{digest}"
+        if os.path.isdir(place):
+            return digest, place
+        making = tempfile.mkdtemp(prefix=".new-", dir=cache)
+        try:
+            Path(making).chmod(0o755)
+            unpack(file, making, bounds or Bounds())
+            if _digest(file) != digest:
+                raise ArchiveError(
+                    f"cannot unpack {file}: it changed meanwhile; try again when it is complete"
+                )
+            os.sync()  # a power cut must not leave a complete-looking root of empty files
+            try:
+                os.rename(making, place)
+            except OSError:
+                if not os.path.isdir(place):
+                    raise
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    except OSError as error:
+        raise ArchiveError(f"cannot unpack {file}: {error.strerror}: {error.filename or file}") from error
+    return digest, place
+
+
+def unpack(file: str, root: str, bounds: Bounds) -> None:
+    """Unpack into the empty directory `root`, that nobody else may write. Raises ArchiveError or OSError."""
+    try:
+        with (
+            open(file, "rb") as raw,
+            _decompressed(raw) as plain,
+            tarfile.open(fileobj=plain, mode="r|", tarinfo=_BoundedHeader) as archive,
+        ):
+            _Unpacking(file, root, bounds).run(archive)
+    except (
+        tarfile.TarError,
+        EOFError,
+        lzma.LZMAError,
+        zstandard.ZstdError,
+        gzip.BadGzipFile,
+        ValueError,
+    ) as error:
+        raise ArchiveError(f"cannot unpack {file}: {error}; is it a tar archive, and whole?") from error
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """tarfile reads long names and pax records into memory, as long as they say they are."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and self.size > _HEADER_BYTES:
+            raise ArchiveError(
+                f"cannot unpack {archive.name!r}: a header of {self.size} bytes; the archive is damaged"
+            )
+        return cast("tarfile.TarInfo", super()._proc_member(archive))  # type: ignore[misc]  # not in the stubs
+
+
+class _Unpacking:
+    """One pass over an archive. Directories get their attributes last: a read-only one is hard to fill."""
+
+    def __init__(self, file: str, root: str, bounds: Bounds) -> None:
+        self._file = file
+        self._root = root
+        self._bounds = bounds
+        self._bytes = 0
+        self._directories: dict[str, tarfile.TarInfo] = {}
+
+    def run(self, archive: tarfile.TarFile) -> None:
+        for count, member in enumerate(archive):
+            if count >= self._bounds.max_members:
+                raise self._error(f"more than {self._bounds.max_members} members")
+            self._member(archive, member)
+        for path in sorted(self._directories, reverse=True):
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                _attributes(path, self._directories[path])
+
+    def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        parts = self._parts(member.name)
+        if not parts:
+            if member.isdir():
+                self._directories[self._root] = member
+            return
+        if not (member.isdir() or member.isreg() or member.issym() or member.islnk() or member.isfifo()):
+            return  # devices: a service has its own /dev, and no other place where one works
+        parent = self._inside(parts[:-1], make=True)
+        path = f"{parent}/{parts[-1]}"
+        self._clear(path, keep_directory=member.isdir())
+        if member.isdir():
+            if not os.path.isdir(path):
+                os.mkdir(path, 0o700)
+            self._directories[path] = member
+            return
+        if member.islnk():
+            self._hard_link(member, path)
+            return
+        if member.issym():
+            os.symlink(member.linkname, path)
+        elif member.isfifo():
+            os.mkfifo(path)
+        else:
+            self._regular(archive, member, path)
+        _attributes(path, member)
+
+    def _hard_link(self, member: tarfile.TarInfo, path: str) -> None:
+        parts = self._parts(member.linkname)
+        source = f"{self._inside(parts[:-1], make=False)}/{parts[-1]}" if parts else self._root
+        if not os.path.lexists(source) or os.path.isdir(source):
+            raise self._error(f"hard link {member.name} to {member.linkname}, which is no file of it")
+        os.link(source, path, follow_symlinks=False)
+
+    def _regular(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+        content = archive.extractfile(member)
+        if content is None:
+            raise self._error(f"{member.name} has no content")
+        self._room(member.size)
+        with open(path, "xb") as out:
+            left = member.size
+            while left and (data := content.read(min(left, _CHUNK_BYTES))):
+                out.write(data)
+                left -= len(data)
+        if left:
+            raise self._error(f"{member.name} is cut off")
+
+    def _room(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > self._bounds.max_bytes:
+            raise self._error(f"it becomes more than {self._bounds.max_bytes} bytes")
+        disk = os.statvfs(self._root)
+        if size + self._bounds.reserve_bytes > disk.f_bavail * disk.f_frsize:
+            raise self._error("no space left on the disk of the state directory")
+
+    def _parts(self, name: str) -> list[str]:
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise self._error(f"{name} leaves the root; no member may have '..' in its name")
+        return parts
+
+    def _inside(self, parts: list[str], *, make: bool) -> str:
+        """The directory that `parts` name; links are followed as if the root were /, never out of it."""
+        todo, done, links = list(reversed(parts)), list[str](), 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                done = done[:-1]
+                continue
+            path = "/".join([self._root, *done, part])
+            try:
+                mode = os.lstat(path).st_mode
+            except FileNotFoundError:
+                if not make:
+                    raise self._error(f"{'/'.join(parts)} does not exist") from None
+                os.mkdir(path, 0o755)
+                mode = stat.S_IFDIR
+            if stat.S_ISLNK(mode):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise self._error(f"{'/'.join(parts)} has too many symbolic links")
+                text = os.readlink(path)
+                done = [] if text.startswith("/") else done
+                todo += [step for step in reversed(text.split("/")) if step not in ("", ".")]
+            elif stat.S_ISDIR(mode):
+                done.append(part)
+            else:
+                raise self._error(f"{'/'.join(parts)} is not a directory")
+        return "/".join([self._root, *done])
+
+    def _clear(self, path: str, *, keep_directory: bool) -> None:
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(mode):
+            os.unlink(path)
+        elif not keep_directory:
+            shutil.rmtree(path)
+
+    def _error(self, why: str) -> ArchiveError:
+        return ArchiveError(f"cannot unpack {self._file}: {why}")
+
+
+def _attributes(path: str, member: tarfile.TarInfo) -> None:
+    os.lchown(path, member.uid, member.gid)
+    if member.issym():
+        return
+    for key, value in member.pax_headers.items():
+        name = key.removeprefix("SCHILY.xattr.")
+        # trusted.overlay.* would be orders to overlayfs
+        if name != key and (name == "security.capability" or name.startswith("user.")):
+            os.setxattr(path, name, value.encode("utf-8", "surrogateescape"))
+    Path(path).chmod(stat.S_IMODE(member.mode))
+    seconds = max(0, int(member.mtime))
+    os.utime(path, (seconds, seconds))
+
+
+def _decompressed(raw: IO[bytes]) -> IO[bytes]:
+    """A stream of the plain archive; the kind is told by the first bytes, as the name may lie."""
+    magic = raw.read(6)
+    raw.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="rb"))
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+            raw, read_across_frames=True
+        )
+        return cast("IO[bytes]", reader)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return cast("IO[bytes]", lzma.LZMAFile(raw))
+    if magic.startswith(b"BZh"):
+        return cast("IO[bytes]", bz2.BZ2File(raw))
+    return raw
+
+
+def _digest(file: str) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

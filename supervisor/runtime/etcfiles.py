@@ -1,0 +1,84 @@
+"""/etc/hostname, hosts and resolv.conf of an instance: what they say, and where they lie.
+
+They are bound into the root, so a file is rewritten in place, never replaced: a running service holds it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+_STUB_RESOLVER = "127.0.0.53"
+_UPSTREAM = "/run/systemd/resolve/resolv.conf"
+
+_HOSTS = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+def hosts_text(hostname: str, host_file: str | None) -> str:
+    """/etc/hosts: the host's (`host_file`) in the host's network, else loopback; the own name resolves."""
+    text = _HOSTS if host_file is None else host_file
+    if text and not text.endswith("\n"):
+        text += "\n"
+    names = {name for line in text.splitlines() for name in line.partition("#")[0].split()[1:]}
+    if hostname and hostname not in names:
+        text += f"127.0.1.1\t{hostname}\n"
+    return text
+
+
+def resolver_text(resolv_conf: str, upstream: str | None, network_mode: Literal["host", "none"]) -> str:
+    """/etc/resolv.conf: the host's; in a network of one's own without resolvers on the host's loopback.
+
+    `upstream` is the text of systemd-resolved's list of the real servers, if there is one.
+    """
+    if network_mode == "host":
+        return resolv_conf
+    if _STUB_RESOLVER in resolv_conf and upstream is not None:
+        return upstream
+    kept = [line for line in resolv_conf.splitlines() if not _is_loopback_server(line)]
+    return "\n".join(kept) + "\n" if kept else ""
+
+
+def etc_files(hostname: str, network_mode: Literal["host", "none"]) -> dict[str, str]:
+    """The three texts for an instance, from the host's files as they are now; a missing one is empty."""
+    host_hosts = _text("/etc/hosts") if network_mode == "host" else None
+    upstream = _text(_UPSTREAM) or None
+    return {
+        "hostname": f"{hostname}\n",
+        "hosts": hosts_text(hostname, host_hosts),
+        "resolv.conf": resolver_text(_text("/etc/resolv.conf"), upstream, network_mode),
+    }
+
+
+def write_etc_files(directory: str, texts: Mapping[str, str], *, keep: bool) -> None:
+    """Write the files into `directory`; with `keep` one that is there stays as it is. Raises OSError."""
+    os.makedirs(directory, 0o755, exist_ok=True)
+    for name, text in texts.items():
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if keep else 0)
+        try:
+            descriptor = os.open(f"{directory}/{name}", flags, 0o644)
+        except FileExistsError:
+            continue
+        with open(descriptor, "wb") as file:
+            file.truncate(0)
+            file.write(text.encode("utf-8", "surrogateescape"))
+            os.fchmod(file.fileno(), 0o644)
+
+
+def _is_loopback_server(line: str) -> bool:
+    words = line.split()
+    return len(words) > 1 and words[0] == "nameserver" and (words[1].startswith("127.") or words[1] == "::1")
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
