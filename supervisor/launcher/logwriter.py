@@ -220,7 +220,7 @@ class LogWriter:
         self._pause()
 
     def _pause(self) -> None:
-        """Keep in the epoll exactly the streams that can go on: a free slot, and a file that can be written."""
+        """Keep in the epoll exactly the streams that can go on: a slot is free, their file can be written."""
         for fd, output in self._outputs.items():
             wanted = self._going and bool(self._free) and output.info.path not in self._stuck
             if wanted and fd in self._paused:

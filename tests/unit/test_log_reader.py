@@ -1,0 +1,186 @@
+"""Reading logs: tail, since, until, joining, merging, following over rotation. Real files, no root."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from supervisor.launcher import logformat
+from supervisor.runtime import logs
+from supervisor.runtime.logs import LogRecord, RunMarker
+
+SECOND = 1_000_000_000
+BASE = 1_795_494_600 * SECOND
+
+
+def write(path: Path, numbers: Iterable[int], stream: str = "stdout") -> None:
+    """Line n at BASE + n seconds, as the log writer would append it."""
+    with path.open("ab") as file:
+        for n in numbers:
+            file.write(b"".join(logformat.encode(b"line %d\n" % n, stream, BASE + n * SECOND)))
+
+
+def rotate(path: Path) -> None:
+    for n in range(50, 0, -1):
+        source = path.with_name(f"{path.name}.{n - 1}") if n > 1 else path
+        if source.exists():
+            source.rename(path.with_name(f"{path.name}.{n}"))
+
+
+def numbers(records: Iterable[LogRecord | RunMarker]) -> list[int]:
+    return [int(r.text.split()[1]) for r in records]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """30,000 lines over four files, of several blocks each."""
+    path = tmp_path / "output.log"
+    for start in range(0, 30000, 7500):
+        if start:
+            rotate(path)
+        write(path, range(start, start + 7500))
+    return path
+
+
+def test_everything_is_read_oldest_first(log: Path) -> None:
+    """Rotated files come first."""
+    assert numbers(logs.read("web", str(log))) == list(range(30000))
+
+
+@pytest.mark.parametrize("tail", [0, 1, 10, 7499, 7500, 7501, 20000, 40000])
+def test_tail_gives_exactly_the_last_lines(log: Path, tail: int) -> None:
+    """Also across files, and when there are fewer."""
+    assert numbers(logs.read("web", str(log), tail=tail)) == list(range(30000))[max(0, 30000 - tail) :]
+
+
+@pytest.mark.parametrize(
+    ("since", "until"), [(0, 5), (7499, 7501), (12345, 12350), (29999, 99999), (40000, 50000)]
+)
+def test_since_and_until_are_inclusive(log: Path, since: int, until: int) -> None:
+    """By wall clock, wherever in the files."""
+    found = logs.read("web", str(log), since_ns=BASE + since * SECOND, until_ns=BASE + until * SECOND)
+    assert numbers(found) == [n for n in range(30000) if since <= n <= until]
+
+
+def test_a_log_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+    """A service that never wrote is no error."""
+    assert list(logs.read("web", str(tmp_path / "output.log"))) == []
+
+
+def test_pieces_are_joined_per_stream(tmp_path: Path) -> None:
+    """A line is one record with the stamp of its first piece; streams do not mix; an open end is partial."""
+    path = tmp_path / "output.log"
+    with path.open("wb") as file:
+        for i, (data, stream) in enumerate(
+            [(b"one ", "stdout"), (b"err", "stderr"), (b"two\nopen", "stdout"), (b"or\n", "stderr")]
+        ):
+            file.write(b"".join(logformat.encode(data, stream, BASE + i)))
+    assert list(logs.read("web", str(path))) == [
+        LogRecord("web", BASE, "stdout", b"one two"),
+        LogRecord("web", BASE + 1, "stderr", b"error"),
+        LogRecord("web", BASE + 2, "stdout", b"open", partial=True),
+    ]
+
+
+def test_a_line_without_end_is_joined_within_bounds(tmp_path: Path) -> None:
+    """4 MiB without a newline come as partial records of about 1 MiB; nothing is lost."""
+    path = tmp_path / "output.log"
+    data = b"x" * (4 * 1024 * 1024) + b"\n"
+    path.write_bytes(b"".join(logformat.encode(data, "stdout", BASE)))
+    records = list(logs.read("web", str(path)))
+    assert b"".join(r.text for r in records) == data[:-1]
+    assert max(len(r.text) for r in records) <= logs.MAX_JOINED_BYTES + logformat.MAX_PIECE_BYTES
+    assert [r.partial for r in records] == [True] * (len(records) - 1) + [False]
+
+
+def test_garbage_is_passed_over(tmp_path: Path) -> None:
+    """What a power cut left does not hide what comes after it."""
+    path = tmp_path / "output.log"
+    write(path, [1])
+    with path.open("ab") as file:
+        file.write(b"\0" * 5000 + b"\ntorn line\n")
+    write(path, [2])
+    assert numbers(logs.read("web", str(path))) == [1, 2]
+
+
+def test_several_logs_and_markers_merge_in_time_order(tmp_path: Path) -> None:
+    """Markers of runs stand where they belong."""
+    web, db = tmp_path / "web.log", tmp_path / "db.log"
+    write(web, [1, 3, 5])
+    write(db, [2, 4, 6])
+    marker = RunMarker("web", BASE + 4 * SECOND + 1, "mark 0")
+    merged = list(logs.merge(logs.read("web", str(web)), logs.read("db", str(db)), [marker]))
+    assert numbers(merged) == [1, 2, 3, 4, 0, 5, 6]
+    assert [r.instance for r in merged] == ["web", "db", "web", "db", "web", "web", "db"]
+
+
+async def _take(follower: logs.Follower, count: int) -> list[LogRecord]:
+    found: list[LogRecord] = []
+    async with asyncio.timeout(20):
+        async for record in follower:
+            found.append(record)
+            if len(found) == count:
+                break
+    return found
+
+
+def test_following_goes_on_behind_the_history_across_rotations(tmp_path: Path) -> None:
+    """Each line once: there before, written later, between two rotations; a late file is found."""
+    path = tmp_path / "output.log"
+    write(path, range(5))
+
+    async def scenario() -> list[LogRecord]:
+        follower = logs.Follower()
+        try:
+            follower.add("web", str(path), tail=3)
+            follower.add("late", str(tmp_path / "late.log"))
+            found = await _take(follower, 3)
+            task = asyncio.create_task(_take(follower, 305))
+            for start in range(5, 305, 30):
+                await asyncio.sleep(0)
+                write(path, range(start, start + 20))
+                rotate(path)
+                write(path, range(start + 20, start + 30))
+            write(tmp_path / "late.log", range(305, 310))
+            return found + await task
+        finally:
+            follower.close()
+
+    found = asyncio.run(scenario())
+    assert numbers(r for r in found if r.instance == "web") == list(range(2, 305))
+    assert numbers(r for r in found if r.instance == "late") == list(range(305, 310))
+
+
+def test_a_prompt_is_shown_although_its_line_has_no_end(tmp_path: Path) -> None:
+    """An unfinished line comes as a partial record, its rest as the next one."""
+    path = tmp_path / "output.log"
+
+    async def scenario() -> list[LogRecord]:
+        follower = logs.Follower()
+        try:
+            follower.add("web", str(path))
+            path.write_bytes(b"".join(logformat.encode(b"name? ", "tty", BASE)))
+            first = await _take(follower, 1)
+            with path.open("ab") as file:
+                file.write(b"".join(logformat.encode(b"Ann\n", "tty", BASE + 1)))
+            return first + await _take(follower, 1)
+        finally:
+            follower.close()
+
+    first, second = asyncio.run(scenario())
+    assert (first.text, first.partial, second.text, second.partial) == (b"name? ", True, b"Ann", False)
+
+
+def test_reading_leaves_no_descriptor_open(log: Path) -> None:
+    """Also when a reader stops early."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        records = logs.read("web", str(log))
+        next(records)
+        records.close()  # type: ignore[attr-defined]  # a generator
+        list(logs.read("web", str(log), tail=5))
+    assert len(os.listdir("/proc/self/fd")) == before
