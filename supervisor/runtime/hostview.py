@@ -1,11 +1,11 @@
 """The host view: the host's own root as the lower layers of a service, its secrets masked.
 
-Masking costs nothing at a launch, because it is no mount: a *mask layer* lies on top of / in every
-overlay, and overlayfs itself hides what it names (whiteouts and opaque directories).
-
-On the disk, `<state>/mask/<boot>-<digest>` is one mask layer, named by the boot and by what it hides; it
-is complete when it has that name, and never changes: a running service may stand on it, and a whiteout
-that goes away would uncover a secret. Those of earlier boots are removed.
+Masking costs nothing at a launch, because it is no mount: overlayfs itself hides what an upper layer names
+with a whiteout (a char device 0:0) or an opaque directory, and they are put into the instance's writable
+layer when it is prepared. What is hidden that way cannot be uncovered from inside: to remove an opaque
+directory leaves a whiteout, to move it leaves it opaque, and a whiteout can only be replaced by something
+new; the attribute itself is out of reach without CAP_SYS_ADMIN in the host. (A shared lower layer would be
+smaller, but the kernel refuses a layer that lies below another one, and / lies above everything.)
 
 A package upgrade on the host shows in running views at once where the service has no copy of its own;
 the kernel calls changes below a mounted overlay undefined but harmless: an open file stays the old
@@ -14,13 +14,12 @@ one, a directory may show old names until it is looked up again. Restarting the 
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
-import shutil
 import socket
 import stat
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from supervisor.core.paths import Paths
 from supervisor.runtime.hostmounts import HostMount, mount_of, parse_mountinfo
@@ -56,15 +55,15 @@ class HostView:
 
 
 def prepare_host(paths: Paths, rules: MaskRules | None = None) -> HostView:
-    """Make the mask layer for the host as it is now, and say what the view is. Blocks for some 20 ms.
+    """Make the directories of the state, look at the host as it is now, and say what its view is.
 
-    Call it when the daemon starts, and again before an instance is prepared: what appeared on the host
-    since then is hidden by the rules too. Raises HostError.
+    Call it when the daemon starts, and again before instances are prepared or started by a person: what
+    appeared on the host since then is hidden by the rules too. Raises HostError.
     """
     try:
         for directory in (paths.state_dir, paths.run_dir):
             os.makedirs(directory, 0o711, exist_ok=True)
-        for directory in (paths.mask_layer, paths.instances, paths.rootfs_cache):
+        for directory in (paths.instances, paths.rootfs_cache):
             os.makedirs(directory, 0o700, exist_ok=True)
         os.makedirs(paths.root_mountpoint, 0o755, exist_ok=True)
         mounts = parse_mountinfo(_read("/proc/self/mountinfo"))
@@ -72,12 +71,11 @@ def prepare_host(paths: Paths, rules: MaskRules | None = None) -> HostView:
         given = rules or MaskRules()
         own = tuple(os.path.realpath(path) for path in (paths.state_dir, paths.run_dir))
         masked = masked_paths(MaskRules((*given.hide, *own), given.show))
-        layer = _mask_layer(paths, masked)
     except OSError as error:
         raise HostError(
             f"cannot prepare the host view below {paths.state_dir}: {error.strerror}: {error.filename}"
         ) from error
-    return HostView((layer, "/"), _view_mounts(mounts, masked, layer), tuple(masked), _facts(mounts))
+    return HostView(("/",), _view_mounts(mounts, masked), tuple(masked), _facts(mounts))
 
 
 def _check_state_directory(paths: Paths, mounts: list[HostMount]) -> None:
@@ -86,12 +84,12 @@ def _check_state_directory(paths: Paths, mounts: list[HostMount]) -> None:
     if mount is None or mount.writable_layer:
         return
     raise HostError(
-        f"cannot keep the roots of services in {place}: it lies on {mount.fstype} (mounted at {mount.target}),"
-        " which cannot hold the upper layer of an overlay; put SHIPKEEPER_STATE_DIR on ext4, xfs or btrfs"
+        f"cannot keep the roots of services in {place}: it lies on {mount.fstype} (mounted at {mount.target})"
+        ", which cannot hold the upper layer of an overlay; put SHIPKEEPER_STATE_DIR on ext4, xfs or btrfs"
     )
 
 
-def _view_mounts(mounts: list[HostMount], masked: list[Masked], layer: str) -> tuple[ViewMount, ...]:
+def _view_mounts(mounts: list[HostMount], masked: list[Masked]) -> tuple[ViewMount, ...]:
     hidden = [item.path for item in masked if item.kind != "parent"]
     view = []
     for mount in sorted(mounts, key=lambda mount: mount.target.split("/")):
@@ -102,45 +100,68 @@ def _view_mounts(mounts: list[HostMount], masked: list[Masked], layer: str) -> t
             continue
         inside = tuple(path for path in hidden if path.startswith(target + "/"))
         if mount.layerable and os.path.isdir(target):
-            top = (layer + target,) if os.path.isdir(layer + target) else ()
-            view.append(ViewMount(target, (*top, target), ()))
+            view.append(ViewMount(target, (target,), ()))
         else:
             view.append(ViewMount(target, (), inside))
     return tuple(view)
 
 
-def _mask_layer(paths: Paths, masked: list[Masked]) -> str:
-    boot = _read("/proc/sys/kernel/random/boot_id").replace("-", "")[:12]
-    digest = hashlib.sha256(repr(masked).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    layer = f"{paths.mask_layer}/{boot}-{digest}"
-    for name in os.listdir(paths.mask_layer):
-        if not name.startswith(boot):
-            shutil.rmtree(f"{paths.mask_layer}/{name}")
-    if os.path.isdir(layer):
-        return layer
-    making = f"{paths.mask_layer}/{boot}.{os.getpid()}.new"
-    shutil.rmtree(making, ignore_errors=True)
-    os.mkdir(making, 0o755)
+def write_masks(masked: Iterable[Masked], uppers: Sequence[tuple[str, str]]) -> None:
+    """Put what is missing of the masks into the writable layers of an instance that is not running.
+
+    uppers: mount point and upper directory of each file system of the view. What the layers have already is
+    left alone: it is a mask, or something that the service itself put there. Raises OSError.
+    """
+    deepest_first = sorted(uppers, key=lambda pair: -len(pair[0]))
     for item in masked:
-        _make(making + item.path, item)
-    os.rename(making, layer)
-    return layer
+        for target, upper in deepest_first:
+            base = target.rstrip("/")
+            if item.path.startswith(f"{base}/"):
+                _put(upper, item.path[len(base) + 1 :].split("/"), item)
+                break
 
 
-def _make(path: str, item: Masked) -> None:
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _put(upper: str, parts: Sequence[str], item: Masked) -> None:
+    """Walk down without following a link: one of the service's own would lead into the host."""
+    directory = os.open(upper, _DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, _DIRECTORY, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        _make(directory, parts[-1], item)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):
+        return  # the service's own, which hides the host's anyway
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    finally:
+        os.close(directory)
+
+
+def _make(directory: int, name: str, item: Masked) -> None:
     match item.kind:
         case "absent":
-            os.mknod(path, stat.S_IFCHR, 0)
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
             return
         case "file":
-            with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(item.content)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            made = os.open(name, flags, 0o600, dir_fd=directory)
         case "empty" | "parent":
-            os.mkdir(path)
-            if item.kind == "empty":
-                os.setxattr(path, OPAQUE, b"y")
-    os.chown(path, item.uid, item.gid)
-    Path(path).chmod(item.mode)
+            os.mkdir(name, 0o700, dir_fd=directory)
+            made = os.open(name, _DIRECTORY, dir_fd=directory)
+    try:
+        if item.kind == "file":
+            os.write(made, item.content.encode("utf-8", "surrogateescape"))
+        elif item.kind == "empty":
+            os.setxattr(made, OPAQUE, b"y")
+        os.fchown(made, item.uid, item.gid)
+        os.fchmod(made, item.mode)
+    finally:
+        os.close(made)
 
 
 def _facts(mounts: list[HostMount]) -> HostFacts:

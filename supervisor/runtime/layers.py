@@ -160,8 +160,8 @@ def make_directories(stack: LayerStack, upper: str, path: str) -> str:
         made += f"/{part}"
         if _lstat(made) is not None:
             continue
+        entry = stack.entry(inner)  # before it is made: `upper` may be the top of the stack
         os.mkdir(made, 0o755)
-        entry = stack.entry(inner)
         if entry is not None and entry.is_dir:
             copy_attributes(entry, made)
     return made

@@ -20,7 +20,7 @@ from supervisor.core import model
 from supervisor.core.paths import InstancePaths, Paths
 from supervisor.runtime.archive import ArchiveError, unpack_cached
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
-from supervisor.runtime.hostview import HostView
+from supervisor.runtime.hostview import HostView, write_masks
 from supervisor.runtime.layers import LayerStack, make_directories
 from supervisor.runtime.masks import BOUND_FILES
 from supervisor.runtime.plan import PreparedInstance, Submount, service_hostname
@@ -60,11 +60,13 @@ def prepare_instance(
         for submount in filter(lambda submount: submount.lowers, submounts):
             os.makedirs(submount.upper, 0o755, exist_ok=True)
             os.makedirs(submount.work, 0o755, exist_ok=True)
-        sources = _volumes(spec, files, paths, project, stack, fresh=record is None)
+        if record is None:
+            _fill_upper(spec, lowers, files, submounts, view)
+        fresh = LayerStack((files.upper, *lowers)) if record is None else None
+        sources = _volumes(spec, files, paths, project, fresh)
         _bind_sources(spec)
         write_etc_files(files.etc, etc_files(hostname, spec.network_mode), keep=True)
         if record is None:
-            _fill_upper(spec, stack, files, submounts)
             _write_record(files, digest)
     except (ArchiveError, VolumeError) as error:
         raise PrepareError(str(error)) from error
@@ -85,13 +87,18 @@ def prepare_instance(
     )
 
 
-def refresh_etc(spec: model.ServiceSpec, prepared: PreparedInstance) -> None:
-    """Bring the /etc files of an instance that is about to start up to date with the host's (as Docker)."""
+def refresh_instance(spec: model.ServiceSpec, prepared: PreparedInstance, view: HostView) -> None:
+    """Bring an instance that is about to start up to date with the host: /etc files, new masks.
+
+    Not needed between the automatic restarts of a service. Raises PrepareError.
+    """
     try:
+        if prepared.host_view:
+            write_masks(view.masked, _uppers(prepared.files, prepared.submounts))
         write_etc_files(prepared.files.etc, etc_files(prepared.hostname, spec.network_mode), keep=False)
     except OSError as error:
         raise PrepareError(
-            f"cannot write {prepared.files.etc}: {error.strerror}; is the disk of the state directory full?"
+            f"cannot refresh {prepared.files.base}: {error.strerror}; is the disk full?"
         ) from error
 
 
@@ -174,17 +181,15 @@ def _volumes(
     files: InstancePaths,
     paths: Paths,
     project: model.Project,
-    stack: LayerStack,
-    *,
-    fresh: bool,
+    fresh: LayerStack | None,
 ) -> dict[str, str]:
     declared = {volume.name: volume for volume in project.volumes}
     sources = {}
     for mount in spec.mounts:
         if mount.type == "volume":
             sources[mount.target] = volume_directory(mount, files, paths, declared)
-            if fresh and not mount.nocopy:
-                fill_volume(sources[mount.target], stack, mount.target)
+            if fresh is not None and not mount.nocopy:
+                fill_volume(sources[mount.target], fresh, mount.target)
     return sources
 
 
@@ -201,18 +206,29 @@ def _bind_sources(spec: model.ServiceSpec) -> None:
 
 
 def _fill_upper(
-    spec: model.ServiceSpec, stack: LayerStack, files: InstancePaths, submounts: tuple[Submount, ...]
+    spec: model.ServiceSpec,
+    lowers: tuple[str, ...],
+    files: InstancePaths,
+    submounts: tuple[Submount, ...],
+    view: HostView,
 ) -> None:
     """What the root lacks: plain files to bind /etc's three over, and the working directory (as moby)."""
+    stack = LayerStack((files.upper, *lowers))
     layers = [
         ("/", files.upper, stack),
-        *((mount.target, mount.upper, LayerStack(mount.lowers)) for mount in submounts if mount.lowers),
+        *(
+            (mount.target, mount.upper, LayerStack((mount.upper, *mount.lowers)))
+            for mount in submounts
+            if mount.lowers
+        ),
     ]
     for _, upper, below in layers:
         # What shows of a merged directory is the topmost layer's owner and mode.
         status = os.stat(below.layers[-1])
         os.chown(upper, status.st_uid, status.st_gid)
         Path(upper).chmod(stat.S_IMODE(status.st_mode))
+    if spec.rootfs.kind == "host":
+        write_masks(view.masked, _uppers(files, submounts))
     for path in BOUND_FILES:
         entry = stack.entry(path)
         if entry is None or not stat.S_ISREG(entry.status.st_mode):
@@ -228,6 +244,10 @@ def _fill_upper(
     if stack.entry(workdir) is None and not any(f"{workdir}/".startswith(f"{path}/") for path in mounted):
         base, upper, below = _layer_of(workdir, layers)
         make_directories(below, upper, workdir[len(base.rstrip("/")) :])
+
+
+def _uppers(files: InstancePaths, submounts: tuple[Submount, ...]) -> list[tuple[str, str]]:
+    return [("/", files.upper), *((mount.target, mount.upper) for mount in submounts if mount.lowers)]
 
 
 def _layer_of(path: str, layers: list[tuple[str, str, LayerStack]]) -> tuple[str, str, LayerStack]:
