@@ -128,8 +128,14 @@ class LogWriter:
             slot.state = FREE
             return
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                slot.state = FREE
+                return  # it is still readable: tried again at once
             # EIO: the last slave of this pty is closed.
             taken = self._take_by_copy(fd) if error.errno == errno.EINVAL else 0
+        if taken < 0:
+            slot.state = FREE
+            return
         if not taken:
             slot.state = FREE
             self._ended(fd, output)
@@ -144,6 +150,8 @@ class LogWriter:
         """For what cannot be spliced (ttys before Linux 5.10): the one place where a kill loses bytes."""
         try:
             data = os.read(fd, 65536)
+        except BlockingIOError:
+            return -1
         except OSError:
             return 0
         return os.write(self._hold_w, data) if data else 0
@@ -171,7 +179,8 @@ class LogWriter:
         size = sum(map(len, chunks))
         file = output.file
         found = self._open.stat(file)
-        if slot.state != WRITE or slot.file != (found.st_dev, found.st_ino):
+        begun = slot.state == WRITE and slot.file == (found.st_dev, found.st_ino)
+        if not begun or slot.offset > found.st_size:
             if 0 < file.max_size_bytes < found.st_size + size and found.st_size:
                 slot.state = HELD
                 self._open.drop(file)

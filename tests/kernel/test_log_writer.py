@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.kernel import inotify
 from supervisor.launcher import logformat
 from supervisor.launcher.loglink import LogLink
 
@@ -80,6 +81,14 @@ class Bench:
         assert self.link.child_pid is not None
         return self.link.child_pid
 
+    def abandon(self) -> None:
+        """Kill the log writer for good although it has streams."""
+        pid = self.writer_pid()
+        self.link.close()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.link = self._link()
+
     def end(self) -> None:
         for child in self.children:
             child.kill()
@@ -89,11 +98,14 @@ class Bench:
         end = time.monotonic() + 5
         while self.link.child_pid is not None and time.monotonic() < end:
             self.turn()
-        if self.link.child_pid is not None and pid is not None:
-            os.kill(pid, signal.SIGKILL)
-            self.turn()
-        self.turn()
-        self.link.close()
+        left = self.link.child_pid
+        self.link.close()  # first, or the link would start another one
+        for child_pid in {pid, left} - {None}:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                assert child_pid is not None
+                if os.waitpid(child_pid, os.WNOHANG)[0] == 0:
+                    os.kill(child_pid, signal.SIGKILL)
+                    os.waitpid(child_pid, 0)
 
 
 @pytest.fixture
@@ -273,6 +285,19 @@ def test_a_terminal_is_logged_until_its_last_end_closes(bench: Bench) -> None:
     os.close(slave)
     bench.until(lambda: bool(bench.drained))
     assert texts(bench.log()) == {"tty": b"hello\r\nprompt> \n"}
+
+
+def test_a_descriptor_that_cannot_be_spliced_is_copied(bench: Bench) -> None:
+    """As on ttys of kernels before 5.10; an inotify descriptor is such a one here."""
+    watcher = inotify.Inotify()
+    try:
+        watcher.watch(str(bench.directory), inotify.CREATE)
+        bench.link.attach("web", 1, "tty", os.dup(watcher.fileno()), str(bench.log()), 1 << 30, 3)
+        (bench.directory / "a-new-name").touch()
+        bench.until(lambda: bench.log().exists() and b"a-new-name" in content(bench.log()))
+    finally:
+        watcher.close()
+        bench.abandon()
 
 
 def test_a_deleted_log_directory_is_made_again(bench: Bench) -> None:
