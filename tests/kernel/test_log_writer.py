@@ -81,6 +81,14 @@ class Bench:
         assert self.link.child_pid is not None
         return self.link.child_pid
 
+    def stored(self, stream: str) -> int:
+        """Bytes of that stream that are in files, by the counters."""
+        return sum(count for _, name, count, _ in self.link.counters() if name == stream)
+
+    def idle(self, wanted: dict[str, bytes]) -> bool:
+        """Whether everything that was written is stored."""
+        return all(self.stored(stream) == len(text) for stream, text in wanted.items())
+
     def abandon(self) -> None:
         """Kill the log writer for good although it has streams."""
         pid = self.writer_pid()
@@ -187,6 +195,71 @@ def test_each_line_is_stored_once_however_often_the_log_writer_is_killed(bench: 
     assert texts(bench.log("web")) == {"stdout": expected(count), "stderr": expected(count)}
     assert texts(bench.log("db")) == {"stdout": expected(count)}
     assert bench.link.counters()[0] == ("db", "stdout", len(expected(count)), 0)
+
+
+_TRACED = """#!{python}
+import itertools, os, signal, sys
+sys.path.insert(0, {root!r})
+from supervisor.launcher import logfile, logjournal, logwriter
+with open({counter!r}, "r+") as file:
+    limit = int(file.read()) + 1
+    file.seek(0)
+    file.write(str(limit))
+files = {{module.__file__ for module in (logfile, logjournal, logwriter)}}
+going = False
+steps = itertools.count(1)
+def line(frame, event, arg):
+    if event == "line" and going and next(steps) == limit:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return line
+def call(frame, event, arg):
+    global going
+    going = going or frame.f_code.co_name == "_go"
+    return line if frame.f_code.co_filename in files else None
+sys.settrace(call)
+sys.exit(logwriter.main(sys.argv[sys.argv.index("-m") + 1:]))
+"""
+
+
+@pytest.mark.slow
+def test_each_line_is_stored_once_wherever_the_log_writer_is_killed(bench: Bench) -> None:
+    """The n-th log writer kills itself before its n-th line of Python: nothing is lost or doubled.
+
+    A small bound makes every third batch or so rotate, so that the steps of a rotation are among them.
+    """
+    counter, python = bench.directory / "counter", bench.directory / "python"
+    counter.write_text("0")
+    root = str(Path(__file__).resolve().parents[2])
+    python.write_text(_TRACED.format(python=sys.executable, root=root, counter=str(counter)))
+    python.chmod(0o755)
+    bench.link._python = str(python)
+    outs = {
+        "stdout": bench.attach("stdout", size=150_000, files=1000),
+        "stderr": bench.attach("stderr", size=150_000, files=1000),
+    }
+    bench.kill_writer()
+    wanted = {"stdout": b"", "stderr": b""}
+    data = expected(1000)  # ends on no boundary of a batch: half of it is written at a time
+    deaths, at = 0, 0
+    while deaths < 400:
+        for stream, w in outs.items():
+            piece = data[at % len(data) :][:17_001]
+            if len(wanted[stream]) - bench.stored(stream) < 30_000:
+                os.write(w, piece)
+                wanted[stream] += piece
+        at += 17_001
+        restarts = bench.link.restarts
+        bench.until(lambda n=restarts: bench.link.restarts > n or bench.idle(wanted))  # type: ignore[misc]
+        deaths = bench.link.restarts
+        bench.link._failures = 0
+    bench.link._python = sys.executable
+    bench.kill_writer()
+    for w in outs.values():
+        os.close(w)
+    bench.until(lambda: bool(bench.drained))
+    found = texts(bench.log())
+    for stream, text in wanted.items():
+        assert found[stream] == text + (b"" if text.endswith(b"\n") else b"\n")
 
 
 _LAUNCHER = """
