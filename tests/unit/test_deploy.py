@@ -99,7 +99,8 @@ def test_the_daemon_can_be_restarted_and_killed_beside_running_services() -> Non
     assert daemon["Restart"] == ["always"]
     assert daemon["StartLimitIntervalSec"] == ["0"]
     assert daemon["Requires"] == ["shipkeeper-services.service"]
-    assert services["RemainAfterExit"] == ["yes"]
+    # No process whose death would end the unit, and with it every service.
+    assert (services["Type"], services["GuessMainPID"]) == (["forking"], ["no"])
     # A restart of the daemon must not travel to the unit that holds the services.
     assert not {"PartOf", "BindsTo", "Requires", "Requisite"} & set(services)
     for settings in (daemon, services):
