@@ -172,6 +172,7 @@ def _facts(mounts: list[HostMount]) -> HostFacts:
         hostname=socket.gethostname(),
         cgroup_v2=group is not None and group.fstype == "cgroup2",
         capabilities=frozenset(number for number in range(held.bit_length()) if held >> number & 1),
+        dev_directories=frozenset(name for name in ("pts", "shm", "mqueue") if os.path.isdir(f"/dev/{name}")),
     )
 
 

@@ -57,6 +57,7 @@ _DEV_LINKS = (
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
     ("/proc/kcore", "/dev/core"),
+    ("pts/ptmx", "/dev/ptmx"),
 )
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
@@ -68,11 +69,13 @@ class HostFacts:
     hostname: of the host; a service in the host's network has it too, as in Docker.
     cgroup_v2: the host's only cgroup hierarchy is v2, so a service can be shown its own.
     capabilities: numbers of those that the launcher has.
+    dev_directories: which of the directories pts, shm and mqueue the host's /dev has.
     """
 
     hostname: str
     cgroup_v2: bool
     capabilities: frozenset[int]
+    dev_directories: frozenset[str] = frozenset(("pts", "shm", "mqueue"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,24 +272,7 @@ def _system_mounts(
     """/proc, /dev, /sys and /run; one that the service mounts itself is left to it (moby)."""
     steps: list[plan.Step] = [plan.Mount("proc", "/proc", _STRICT)]
     if "/dev" not in taken:
-        if spec.privileged:
-            # Read-only keeps the host's directory from being changed, and no device from being used.
-            steps.append(plan.Bind("/dev", "/dev", read_only=True, dev=True))
-        else:
-            steps.append(plan.Mount("tmpfs", "/dev", _STRICT, "mode=755,size=65536k"))
-            steps += [plan.Bind(f"/dev/{name}", f"/dev/{name}", dev=True) for name in _DEV_NODES]
-            steps += [plan.Symlink(text, target) for text, target in _DEV_LINKS]
-        steps.append(
-            plan.Mount(
-                "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"
-            )
-        )
-        if not spec.privileged:
-            steps.append(plan.Symlink("pts/ptmx", "/dev/ptmx"))
-        if "/dev/shm" not in taken:  # noqa: S108 - a mount point, not a file that we write
-            steps.append(plan.Mount("tmpfs", "/dev/shm", _STRICT, "mode=1777,size=65536k"))  # noqa: S108
-        if "/dev/mqueue" not in taken:
-            steps.append(plan.Mount("mqueue", "/dev/mqueue", _STRICT))
+        steps += _dev(host, taken, privileged=spec.privileged)
     if "/sys" not in taken:
         read_only = 0 if spec.privileged else MS_RDONLY
         steps.append(plan.Mount("sysfs", "/sys", _STRICT | read_only))
@@ -296,6 +282,27 @@ def _system_mounts(
     if prepared.host_view and "/run" not in taken:
         steps.append(plan.Mount("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755"))
     return steps
+
+
+def _dev(host: HostFacts, taken: set[str], *, privileged: bool) -> list[plan.Step]:
+    steps: list[plan.Step] = []
+    inner: dict[str, plan.Step] = {
+        "pts": plan.Mount(
+            "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"
+        ),
+        "shm": plan.Mount("tmpfs", "/dev/shm", _STRICT, "mode=1777,size=65536k"),  # noqa: S108 - a mount point
+        "mqueue": plan.Mount("mqueue", "/dev/mqueue", _STRICT),
+    }
+    if privileged:
+        # The host's devices. Read-only keeps the host's directory from being changed, and no device from
+        # being used; so what the host has no directory for cannot be mounted there.
+        steps.append(plan.Bind("/dev", "/dev", read_only=True, dev=True))
+        inner = {name: step for name, step in inner.items() if name in host.dev_directories}
+    else:
+        steps.append(plan.Mount("tmpfs", "/dev", _STRICT, "mode=755,size=65536k"))
+        steps += [plan.Bind(f"/dev/{name}", f"/dev/{name}", dev=True) for name in _DEV_NODES]
+        steps += [plan.Symlink(text, target) for text, target in _DEV_LINKS]
+    return steps + [step for name, step in inner.items() if f"/dev/{name}" not in taken]
 
 
 def _etc_files(prepared: PreparedInstance, taken: set[str]) -> list[plan.Step]:

@@ -192,6 +192,11 @@ def test_privileged_lifts_masks_seccomp_and_capabilities() -> None:
     assert not it.process.no_new_privs
     assert not [s for s in it.steps if isinstance(s, plan.Mask | plan.ReadOnly)]
     assert plan.Bind("/dev", "/dev", read_only=True, dev=True) in it.steps
+    bare = replace(HOST, dev_directories=frozenset(["pts"]))
+    assert [t for t in targets(planned(privileged=True, host=bare)) if t.startswith("/dev")] == [
+        "/dev",
+        "/dev/pts",
+    ]
     assert next(s for s in it.steps if isinstance(s, plan.Mount) and s.target == "/sys").flags == 14
 
 
