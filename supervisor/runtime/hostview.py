@@ -113,33 +113,46 @@ def write_masks(masked: Iterable[Masked], uppers: Sequence[tuple[str, str]]) -> 
     left alone: it is a mask, or something that the service itself put there. Raises OSError.
     """
     deepest_first = sorted(uppers, key=lambda pair: -len(pair[0]))
-    for item in masked:
-        for target, upper in deepest_first:
-            base = target.rstrip("/")
-            if item.path.startswith(f"{base}/"):
-                _put(upper, item.path[len(base) + 1 :].split("/"), item)
-                break
+    for target, upper in deepest_first:
+        base = target.rstrip("/")
+        here = [item for item in masked if _on(item.path, target, deepest_first)]
+        _write(upper, [(item.path[len(base) + 1 :].split("/"), item) for item in here])
+
+
+def _on(path: str, target: str, deepest_first: Sequence[tuple[str, str]]) -> bool:
+    """The path lies on the file system mounted at `target`."""
+    fitting = (place for place, _ in deepest_first if path.startswith(place.rstrip("/") + "/"))
+    return next(fitting, None) == target
 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _put(upper: str, parts: Sequence[str], item: Masked) -> None:
-    """Walk down without following a link: one of the service's own would lead into the host."""
-    directory = os.open(upper, _DIRECTORY)
+def _write(upper: str, items: Sequence[tuple[list[str], Masked]]) -> None:
+    """Walk down without following a link: one of the service's own would lead into the host.
+
+    `trail` is the open directories from `upper` to where we are, since neighbours come after each other.
+    """
+    trail: list[tuple[str, int]] = [("", os.open(upper, _DIRECTORY))]
     try:
-        for part in parts[:-1]:
-            below = os.open(part, _DIRECTORY, dir_fd=directory)
-            os.close(directory)
-            directory = below
-        _make(directory, parts[-1], item)
-    except (FileExistsError, FileNotFoundError, NotADirectoryError):
-        return  # the service's own, which hides the host's anyway
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
+        for parts, item in items:
+            same = 0
+            while same < min(len(trail) - 1, len(parts) - 1) and trail[same + 1][0] == parts[same]:
+                same += 1
+            while len(trail) - 1 > same:
+                os.close(trail.pop()[1])
+            try:
+                for part in parts[same:-1]:
+                    trail.append((part, os.open(part, _DIRECTORY, dir_fd=trail[-1][1])))
+                _make(trail[-1][1], parts[-1], item)
+            except (FileExistsError, FileNotFoundError, NotADirectoryError):
+                continue  # the service's own, which hides the host's anyway
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
     finally:
-        os.close(directory)
+        for _, directory in trail:
+            os.close(directory)
 
 
 def _make(directory: int, name: str, item: Masked) -> None:
@@ -158,7 +171,8 @@ def _make(directory: int, name: str, item: Masked) -> None:
             os.write(made, item.content.encode("utf-8", "surrogateescape"))
         elif item.kind == "empty":
             os.setxattr(made, OPAQUE, b"y")
-        os.fchown(made, item.uid, item.gid)
+        if item.uid or item.gid:
+            os.fchown(made, item.uid, item.gid)
         os.fchmod(made, item.mode)
     finally:
         os.close(made)

@@ -7,7 +7,7 @@ The view is a list of what is shown, not of what is hidden, wherever that is pos
 - In /etc, everything that not every user of the host may read is hidden: a file is not there, a directory
   is empty. /etc/shadow and gshadow are replaced by copies in which no password is valid. What is readable
   by all and yet the host's own business is listed in `_HIDDEN`.
-- In /var, /var/cache, /var/lib, /var/log and /var/spool each directory is there with its owner and mode,
+- In /var, /var/lib, /var/log and /var/spool each directory is there with its owner and mode,
   so that a program finds its place, but empty; files are not there. The package databases are shown.
 - The supervisor's own directories are always hidden.
 - /usr and /opt are shown as they are; what is secret there is for the administrator to `hide`.
@@ -24,7 +24,7 @@ from typing import Literal
 
 _SHOWN_TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "var")
 _EMPTY_TOP = ("boot", "dev", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp")
-_ROOMS = ("/var", "/var/cache", "/var/lib", "/var/log", "/var/spool")
+_ROOMS = ("/var", "/var/lib", "/var/log", "/var/spool")
 _KEPT = (
     *_ROOMS,
     *(
