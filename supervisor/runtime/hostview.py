@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import socket
 import stat
 from collections.abc import Iterable, Sequence
@@ -70,12 +71,25 @@ def prepare_host(paths: Paths, rules: MaskRules | None = None) -> HostView:
         _check_state_directory(paths, mounts)
         given = rules or MaskRules()
         own = tuple(os.path.realpath(path) for path in (paths.state_dir, paths.run_dir))
-        masked = masked_paths(MaskRules((*given.hide, *own), given.show))
+        masked = masked_paths(_normal(given, own))
     except OSError as error:
         raise HostError(
             f"cannot prepare the host view below {paths.state_dir}: {error.strerror}: {error.filename}"
         ) from error
     return HostView(("/",), _view_mounts(mounts, masked), tuple(masked), _facts(mounts))
+
+
+def _normal(rules: MaskRules, own: tuple[str, ...]) -> MaskRules:
+    """The rules in normal form, with the supervisor's own directories hidden whatever they say."""
+    for path in (*rules.hide, *rules.show):
+        if not path.startswith("/"):
+            raise HostError(f"cannot hide or show {path!r} in the host view: write an absolute path")
+    hide, show = (
+        tuple("/" + posixpath.normpath(path).strip("/") for path in given)
+        for given in (rules.hide, rules.show)
+    )
+    inside = tuple(path for path in show if any(f"{path}/".startswith(f"{place}/") for place in own))
+    return MaskRules((*hide, *own), tuple(path for path in show if path not in inside))
 
 
 def _check_state_directory(paths: Paths, mounts: list[HostMount]) -> None:

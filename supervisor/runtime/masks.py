@@ -75,7 +75,10 @@ BOUND_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 @dataclass(frozen=True, slots=True)
 class MaskRules:
-    """What the administrator changes: absolute paths to hide as well, and paths to show after all."""
+    """What the administrator changes: absolute normal paths to hide as well, or to show after all.
+
+    The longest rule that covers a path counts; of two alike, `hide`.
+    """
 
     hide: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
@@ -142,23 +145,21 @@ def _walk(walk: _Walk, directory: str, *, closed: bool) -> None:
 def _visit(walk: _Walk, path: str, status: os.stat_result, *, closed: bool) -> None:
     rules, mode = walk.rules, stat.S_IMODE(status.st_mode)
     is_dir = stat.S_ISDIR(status.st_mode)
-    hidden = _within(path, rules.hide)
-    if not hidden and _within(path, rules.show):
+    ruling = _ruling(path, rules)
+    if ruling == "show":
         if is_dir and _leads_to(path, rules.hide):
             _walk(walk, path, closed=False)
         return
-    hidden = hidden or closed or _hidden_by_default(path, status)
-    if is_dir and _leads_to(path, rules.show) and not _within(path, rules.hide):
+    hidden = ruling == "hide" or closed or _hidden_by_default(path, status)
+    if is_dir and _leads_to(path, rules.show):
         _walk(walk, path, closed=hidden)
-    elif path in _LOCKED and not closed and not _within(path, rules.hide):
+    elif path in _LOCKED and not closed and ruling != "hide":
         content = _locked(_read(walk.root + path))
         walk.found.append(Masked(path, "file", mode, status.st_uid, status.st_gid, content))
     elif hidden:
-        kind: Literal["empty", "absent"] = "empty" if is_dir else "absent"
-        if not is_dir:
-            walk.found.append(Masked(path, kind))
-        elif path.count("/") > 1 or path[1:] in _EMPTY_TOP or path[1:] in _SHOWN_TOP:
-            walk.found.append(Masked(path, kind, mode, status.st_uid, status.st_gid))
+        placed = path.count("/") > 1 or path[1:] in _EMPTY_TOP or path[1:] in _SHOWN_TOP
+        if is_dir and placed and not closed:
+            walk.found.append(Masked(path, "empty", mode, status.st_uid, status.st_gid))
         else:
             walk.found.append(Masked(path, "absent"))
     elif path in BOUND_FILES and not stat.S_ISREG(status.st_mode):
@@ -197,8 +198,15 @@ def _locked(text: str) -> str:
     return "".join(rows)
 
 
-def _within(path: str, roots: tuple[str, ...]) -> bool:
-    return any(path == root or path.startswith(root + "/") for root in roots)
+def _ruling(path: str, rules: MaskRules) -> Literal["hide", "show"] | None:
+    """What the administrator said of a path: the longest rule that covers it, of two alike `hide`."""
+    hide, show = (
+        max((len(rule) for rule in given if path == rule or path.startswith(rule + "/")), default=-1)
+        for given in (rules.hide, rules.show)
+    )
+    if hide == show == -1:
+        return None
+    return "hide" if hide >= show else "show"
 
 
 def _leads_to(path: str, places: tuple[str, ...]) -> bool:

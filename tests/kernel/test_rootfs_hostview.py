@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.core.paths import Paths
 from supervisor.runtime.hostmounts import mount_of, parse_mountinfo
-from supervisor.runtime.hostview import HostView, prepare_host, write_masks
+from supervisor.runtime.hostview import HostError, HostView, prepare_host, write_masks
 from supervisor.runtime.layers import LayerStack
 from supervisor.runtime.masks import MaskRules
 
@@ -130,6 +130,12 @@ def test_rules_of_the_administrator_hide_and_show(paths: Paths) -> None:
         assert inside(view, paths, f"ls {srv}").split() == ["seen"]
         assert inside(view, paths, "ls -A /srv").split() == [os.path.basename(srv)]
         assert inside(view, paths, f"ls -A {opt}") == ""
+        view = prepare_host(paths, MaskRules(hide=("/opt/",), show=(f"{opt}/key", paths.state_dir)))
+        assert inside(view, paths, "ls -A /opt").split() == [os.path.basename(opt)]
+        assert inside(view, paths, f"ls -A {opt}").split() == ["key"]
+        assert inside(view, paths, f"test -e {paths.state_dir}/instances && echo there; true") == ""
+        with pytest.raises(HostError, match="absolute path"):
+            prepare_host(paths, MaskRules(hide=("etc",)))
 
 
 def test_masks_cannot_be_taken_away_from_inside(paths: Paths) -> None:
