@@ -1,0 +1,87 @@
+#!/bin/sh
+# Install the Debian or Ubuntu packages that a target of the Makefile needs, and only those that are missing.
+#
+#   sh deploy/bootstrap.sh run      what `make run` needs: venv, mmdebstrap, libseccomp
+#   sh deploy/bootstrap.sh test     the same, and what the tests ask for
+#
+# What is missing is found by looking for the thing itself, so a Python from elsewhere counts too. Nothing is
+# fetched when nothing is missing. PYTHON names the interpreter (python3).
+set -eu
+
+purpose=${1:?"usage: bootstrap.sh run|test"}
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+PATH=$PATH:/usr/sbin:/sbin
+export PATH DEBIAN_FRONTEND=noninteractive
+
+fail() {
+    echo "bootstrap.sh: $*" >&2
+    exit 1
+}
+
+missing=
+need() { # PACKAGE COMMAND...: the package is needed unless the command succeeds
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+library() { ldconfig -p | grep -qF "$1"; }
+# Whatever is not here when the command is looked up is in the package of that name.
+has() { command -v "$1"; }
+
+need python3 has "$python"
+need python3-venv "$python" -c 'import ensurepip, venv'
+need libseccomp2 library libseccomp.so.2
+need mmdebstrap has mmdebstrap
+need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+case $purpose in
+run) ;;
+test)
+    need procps has ps
+    need iproute2 has ip
+    need kmod has modprobe
+    need e2fsprogs has mkfs.ext4
+    need zstd has zstd
+    ;;
+*) fail "unknown purpose $purpose: run or test" ;;
+esac
+
+promtool=.cache/tools/promtool
+# A fresh machine may be installing its own updates just now.
+apt() { apt-get -qq -o DPkg::Lock::Timeout=300 "$@"; }
+updated=
+update() {
+    [ -n "$updated" ] || apt update
+    updated=1
+}
+
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null ||
+        fail "cannot install$missing: this is no Debian or Ubuntu; install them by hand and run make again"
+    [ "$(id -u)" = 0 ] || fail "cannot install$missing: not root; run: sudo apt-get install$missing"
+    echo "installing$missing"
+    update
+    # shellcheck disable=SC2086 # a list of words
+    apt install -y --no-install-recommends $missing >/dev/null
+fi
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "cannot use $python ($("$python" -V)): Python 3.11 or newer is needed; name one with PYTHON="
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "cannot make a virtual environment with $python: its ensurepip is missing; name another with PYTHON="
+
+# promtool alone: Debian's package `prometheus` would start a server on the host.
+if [ "$purpose" = test ] && ! command -v promtool >/dev/null && [ ! -x $promtool ]; then
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        echo "unpacking promtool"
+        update
+        tools=$PWD/.cache/tools
+        new=$(mktemp -d)
+        trap 'rm -rf "$new"' EXIT
+        (cd "$new" && apt -o APT::Sandbox::User=root download prometheus && dpkg-deb -x prometheus_*.deb root)
+        mkdir -p "$tools"
+        mv "$new/root/usr/bin/promtool" "$tools/promtool"
+    else
+        echo "bootstrap.sh: no promtool: the tests of deploy/prometheus will be skipped" >&2
+    fi
+fi
