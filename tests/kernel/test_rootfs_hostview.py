@@ -75,7 +75,7 @@ def test_secrets_of_the_host_are_not_there(paths: Paths) -> None:
     (Path(paths.state_dir) / "secret").write_text("top")
     view = prepare_host(paths)
     assert inside(view, paths, "cat /etc/shadow | cut -d: -f2 | sort -u").split() == ["*"]
-    assert inside(view, paths, "cut -d: -f1 /etc/shadow").split()[0] == "root"
+    assert "root" in inside(view, paths, "cut -d: -f1 /etc/shadow").split()
     gone = "/etc/shadow- /etc/machine-id /etc/sudoers /etc/krb5.keytab"
     assert (
         inside(view, paths, f"for f in {gone} {paths.state_dir}; do test -e $f && echo $f; done; true") == ""

@@ -9,6 +9,7 @@ and the tests' libraries.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import subprocess
@@ -78,7 +79,7 @@ def require_tools() -> None:
 def root_image() -> Image:
     """The Debian root, from the cache or built now (about a minute)."""
     digest = hashlib.sha256()
-    for part in (RELEASE, *PACKAGES, AGENT.read_text(), Path(__file__).read_text()):
+    for part in (RELEASE, *PACKAGES, AGENT.read_text(), _AGENT_UNIT, inspect.getsource(_build_root)):
         digest.update(part.encode() + b"\0")
     cache = Path(os.environ.get("SHIPKEEPER_VM_CACHE") or CHECKOUT / ".cache/vm")
     directory = cache / digest.hexdigest()[:16]
