@@ -1,0 +1,106 @@
+"""What a check says, and what all checks look at: gathered once, when the first of them asks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import Literal
+
+from supervisor.core.paths import Paths
+from supervisor.kernel import host, seccomp, trial
+from supervisor.runtime.hostmounts import HostMount, parse_mountinfo
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `shipkeeper doctor`.
+
+    fail: services cannot run, or not as isolated as they should. warn: something is worse than it could be.
+    remedy: what to do, empty when all is well.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    remedy: str = ""
+
+
+class Examined:
+    """The host under examination. Close it: `close` removes what was made to try things in."""
+
+    def __init__(self, paths: Paths, known_instances: frozenset[str], cgroup_base: str) -> None:
+        self.paths = paths
+        self.known_instances = known_instances
+        self.cgroup_base = cgroup_base.strip("/")
+        self._made: list[str] = []
+
+    @functools.cached_property
+    def mounts(self) -> list[HostMount]:
+        """Mounts of this process's namespace."""
+        with open("/proc/self/mountinfo") as file:
+            return parse_mountinfo(file.read())
+
+    @functools.cached_property
+    def cgroups(self) -> host.Cgroups:
+        """How cgroups are mounted."""
+        return host.cgroups()
+
+    @functools.cached_property
+    def filter(self) -> bytes | seccomp.SeccompError:
+        """The default filter for a service without capabilities, or why there is none."""
+        try:
+            return seccomp.compile_default(frozenset())
+        except seccomp.SeccompError as problem:
+            return problem
+
+    @functools.cached_property
+    def attempts(self) -> tuple[trial.Attempt, ...] | OSError:
+        """What came of trying a launch on the state directory's file system, or why nothing was tried."""
+        try:
+            directory = tempfile.mkdtemp(prefix=".shipkeeper-doctor-", dir=existing(self.paths.state_dir))
+        except OSError as problem:
+            return problem
+        try:
+            cgroup = None
+            if self.cgroups.unified is not None:
+                made = self.trial_cgroup(self.cgroups.unified)
+                cgroup = None if isinstance(made, OSError) else made
+            program = self.filter if isinstance(self.filter, bytes) else None
+            return trial.trial(directory, cgroup, program)
+        except OSError as problem:
+            return problem
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def trial_cgroup(self, hierarchy: str) -> str | OSError:
+        """An empty cgroup in a hierarchy, beside the instances' if there are any. `close` removes it."""
+        base = f"{hierarchy}/{self.cgroup_base}"
+        path = f"{base if os.path.isdir(base) else hierarchy}/shipkeeper-doctor-{os.getpid()}"
+        if path in self._made:
+            return path
+        try:
+            os.mkdir(path)
+        except OSError as problem:
+            return problem
+        self._made.append(path)
+        return path
+
+    def close(self) -> None:
+        """Remove the cgroups. One that cannot be removed stays: an empty cgroup does no harm."""
+        for path in self._made:
+            try:
+                os.rmdir(path)
+            except OSError:
+                continue
+        self._made.clear()
+
+
+def existing(path: str) -> str:
+    """The path itself or its nearest parent that is there."""
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

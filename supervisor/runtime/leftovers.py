@@ -1,0 +1,98 @@
+"""What dead runs left on a host: instance directories, cgroups and mounts that belong to no known instance.
+
+Looking only. Whoever removes something decides with the daemon's state in hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from supervisor.core.paths import Paths
+from supervisor.kernel.host import Cgroups
+from supervisor.runtime.hostmounts import HostMount
+
+# Below the base of all cgroups, beside those of the instances.
+_OWN_CGROUPS = frozenset(("launcher", "daemon", "logwriter", "log-writer"))
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One thing without an owner.
+
+    instance: the id in its path, empty where there is none. alive: a cgroup in which processes run; it must
+    not simply be removed.
+    """
+
+    kind: Literal["directory", "cgroup", "mount"]
+    path: str
+    instance: str
+    alive: bool = False
+
+
+def leftovers(
+    paths: Paths,
+    known_instances: frozenset[str],
+    cgroups: Cgroups,
+    mounts: list[HostMount],
+    cgroup_base: str = "shipkeeper",
+) -> tuple[Leftover, ...]:
+    """Everything that belongs to no instance of `known_instances`, mounts first: the order to remove it in.
+
+    mounts: of the host's own namespace; runs mount in theirs, so that any mount below the instances or the
+    run directory is a leftover. cgroup_base: of all instances, below each hierarchy. Raises OSError.
+    """
+    found = [
+        *_mounts(paths, mounts),
+        *_cgroups(known_instances, cgroups, cgroup_base),
+        *_directories(paths, known_instances),
+    ]
+    return tuple(found)
+
+
+def _mounts(paths: Paths, mounts: list[HostMount]) -> Iterator[Leftover]:
+    # The innermost first, since the outer ones are busy until then.
+    for target in sorted((mount.target for mount in mounts), reverse=True):
+        if target.startswith(f"{os.path.realpath(paths.instances)}/"):
+            yield Leftover(
+                "mount", target, target[len(os.path.realpath(paths.instances)) + 1 :].partition("/")[0]
+            )
+        elif target.startswith(f"{os.path.realpath(paths.run_dir)}/"):
+            yield Leftover("mount", target, "")
+
+
+def _cgroups(known: frozenset[str], cgroups: Cgroups, base: str) -> Iterator[Leftover]:
+    roots = {mount for _, mount in cgroups.controllers}
+    if cgroups.unified is not None:
+        roots.add(cgroups.unified)
+    for root in sorted(roots):
+        parent = f"{root}/{base.strip('/')}"
+        for name in _names(parent):
+            if name not in known and name not in _OWN_CGROUPS and os.path.isdir(f"{parent}/{name}"):
+                yield Leftover("cgroup", f"{parent}/{name}", name, alive=_populated(f"{parent}/{name}"))
+
+
+def _directories(paths: Paths, known: frozenset[str]) -> Iterator[Leftover]:
+    for name in _names(paths.instances):
+        if name not in known:
+            yield Leftover("directory", f"{paths.instances}/{name}", name)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _populated(cgroup: str) -> bool:
+    for directory, _, _ in os.walk(cgroup):
+        try:
+            with open(f"{directory}/cgroup.procs") as file:
+                if file.read(1):
+                    return True
+        except OSError:  # removed meanwhile
+            continue
+    return False
