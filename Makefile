@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Flags for pytest and the benchmarks: make test PYTEST="tests/unit -k restart", make bench BENCH="--quick".
-PYTEST ?= tests/unit tests/kernel tests/system
+PYTEST ?= tests
 BENCH ?=
 
 # The example's addresses; configs/fastapi/.env has the same defaults.
