@@ -1,0 +1,31 @@
+"""What the readers of a service need to know besides its tree."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supervisor.compose.reader import Reader
+from supervisor.core.model import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """project_dir: relative paths start here (the directory of the first file). env: shell and `.env`.
+
+    volumes: the declared ones by key.
+    """
+
+    reader: Reader
+    project_dir: str
+    env: Mapping[str, str]
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+
+    def absolute(self, path: str) -> str:
+        """A path as Compose resolves it: `~` is the home of the caller, an absolute path stays as written."""
+        if path == "~" or path.startswith("~/"):
+            path = self.env.get("HOME", "~") + path[1:]
+        if path.startswith("/"):
+            return path
+        return posixpath.normpath(posixpath.join(self.project_dir, path))

@@ -1,0 +1,66 @@
+"""The resolved model as text: what `config` prints, in the form of `docker compose config`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from supervisor.compose import scalars
+from supervisor.compose.project import Loaded
+
+_Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def config_document(loaded: Loaded) -> dict[str, Any]:
+    """The project in Compose's canonical shape, of plain values; loading it gives the same project.
+
+    Environment files are part of `environment`, paths are absolute, durations and sizes are written as
+    Compose writes them, and `$` is doubled, as it will be interpolated again.
+    """
+    parts = loaded.documents
+    services = parts.get("services", {})
+    document: dict[str, Any] = {
+        "name": loaded.project.name,
+        "services": {name: dict(sorted(services[name].items())) for name in sorted(services)},
+    }
+    if parts.get("volumes"):
+        document["volumes"] = parts["volumes"]
+    document |= parts.get("extensions", {})
+    escaped: dict[str, Any] = _escape(document)
+    return escaped
+
+
+def _escape(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("$", "$$")
+        case dict():
+            return {key: _escape(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_escape(item) for item in value]
+        case _:
+            return value
+
+
+class _Dumper(_Base):  # type: ignore[misc] # the base is chosen at run time: libyaml may be missing
+    """Block style, no anchors, and quotes around every string that would be read back as something else."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base's signature
+        return True
+
+
+def _string(dumper: Any, text: str) -> Any:
+    ambiguous = not isinstance(scalars.resolve(text), str) or scalars.is_date(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if ambiguous else None)
+
+
+_Dumper.add_representer(str, _string)
+
+
+def to_yaml(document: dict[str, Any]) -> str:
+    """YAML that Compose and we read back alike."""
+    text: str = yaml.dump(
+        document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=2**20
+    )
+    return text

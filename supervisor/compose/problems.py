@@ -1,0 +1,93 @@
+"""What is wrong with a Compose file, and where: positions, problems, and the errors that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Mark(NamedTuple):
+    """A place in a file. Line and column count from 1 in characters; 0 means the file as a whole."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong (or, as a warning, doubtful).
+
+    path: the key, as in `services.web.restart`; empty for a problem of the whole file.
+    message: what is wrong. hint: what to write instead, or how to go on; may be empty.
+    """
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        text = f"{place}: {self.message}" if place else self.message
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class ComposeError(Exception):
+    """A Compose file cannot be found or used. The text is one line that ends with a next step."""
+
+
+class ComposeErrors(ComposeError):  # noqa: N818 - several problems, as the name says
+    """Everything that is wrong with the files of a project, in the order of files and lines."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects errors and warnings, so that all of them are reported at once."""
+
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def error(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
+        """Note what makes the project unusable."""
+        _add(self.errors, Problem(mark.file, mark.line, mark.column, path, message, hint))
+
+    def warn(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
+        """Note what is accepted, but probably not meant."""
+        _add(self.warnings, Problem(mark.file, mark.line, mark.column, path, message, hint))
+
+    def raise_errors(self, files: Iterable[str] = ()) -> None:
+        """Raise ComposeErrors if there are errors, sorted by file (in the order given), line and column."""
+        if self.errors:
+            raise ComposeErrors(in_order(self.errors, files))
+
+
+def in_order(problems: Iterable[Problem], files: Iterable[str]) -> tuple[Problem, ...]:
+    """Problems sorted by their place; files that are not listed come last."""
+    rank = {file: number for number, file in enumerate(files)}
+    return tuple(
+        sorted(problems, key=lambda found: (rank.get(found.file, len(rank)), found.line, found.column))
+    )
+
+
+def _add(found: list[Problem], problem: Problem) -> None:
+    """An anchor that is used ten times is wrong once."""
+    same = (problem.file, problem.line, problem.column, problem.message)
+    if all((old.file, old.line, old.column, old.message) != same for old in found[-200:]):
+        found.append(problem)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one probably means."""
+    from difflib import get_close_matches  # costs milliseconds, and most files have no mistake
+
+    lowered = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(lowered), 1, 0.6)
+    return lowered[close[0]] if close else None

@@ -1,0 +1,578 @@
+"""One service: its merged tree -> `ServiceSpec`, and its canonical form as in `docker compose config`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from supervisor.compose import keys, mounts, restart, scalars, shellwords, units
+from supervisor.compose import limits as limit_rules
+from supervisor.compose.context import Context
+from supervisor.compose.names import CAPABILITIES, SIGNAL_NAMES, signal_number, sysctl_problem
+from supervisor.compose.problems import nearest
+from supervisor.compose.tree import Node, quote
+from supervisor.core.model import Dependency, Logging, RestartRules, SecurityOptions, ServiceSpec
+
+Document = dict[str, Any]
+
+_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
+_COMMAND_EXAMPLE = 'sleep 60, or ["sleep", "60"]'
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """One entry of `env_file`, not read yet."""
+
+    path: str
+    required: bool
+    raw: bool
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A service before its env files are read.
+
+    spec: complete but for `environment`, which has what is written in the file.
+    environment: None is a name without a value. network_named: the file says which network.
+    """
+
+    spec: ServiceSpec
+    node: Node
+    document: Document
+    environment: Mapping[str, str | None]
+    env_files: tuple[EnvFile, ...]
+    network_named: bool
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Reads key after key; `fields` are those of the spec, `document` their canonical forms."""
+
+    context: Context
+    name: str
+    node: Node
+    path: str
+    entries: Mapping[str, Node]
+    fields: dict[str, Any] = field(default_factory=dict)
+    document: Document = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
+    env_files: list[EnvFile] = field(default_factory=list)
+    written: RestartRules | None = None
+    deployed: RestartRules | None = None
+    extension: restart.Extension = field(default_factory=restart.Extension)
+    resources: Node | None = None
+
+    # --- process -------------------------------------------------------------------------------
+
+    def command(self, key: str, node: Node, path: str) -> None:
+        words = _words(self.context, node, path)
+        self.fields[key] = words
+        self.document[key] = list(words) if words is not None else None
+
+    def environ(self, _key: str, node: Node, path: str) -> None:
+        entries = self.context.reader.entries(node, path, "{NAME: value} or [NAME=value]") or {}
+        for name, value in entries.items():
+            text = plain_text(self.context, value, f"{path}.{name}")
+            if not name or name != name.strip() or "=" in name or "\0" in name:
+                self.context.reader.findings.error(
+                    node.key_mark(name), path, f"{quote(name)} is no name of a variable", "write NAME=value"
+                )
+            elif text is not None or value.value is None:
+                self.environment[name] = text
+        self.document["environment"] = dict(self.environment)
+
+    def files(self, _key: str, node: Node, path: str) -> None:
+        reader = self.context.reader
+
+        def read(item: Node, where: str) -> None:
+            parts = reader.mapping(item, where, keys.ENV_FILE, "./service.env, or {path: ./service.env}")
+            if parts is None:
+                return
+            if "path" not in parts:
+                reader.bad(item, where, "path is missing", "add `path: ./service.env`")
+                return
+            name = reader.string(parts["path"], f"{where}.path", "./service.env")
+            required = reader.boolean(parts["required"], f"{where}.required") if "required" in parts else True
+            kind = reader.choice(parts["format"], f"{where}.format", ("raw",)) if "format" in parts else None
+            if name is None or required is None:
+                return
+            if not name:
+                reader.bad(parts["path"], f"{where}.path", "it is empty", "write ./service.env")
+                return
+            full = self.context.absolute(name)
+            self.env_files = [file for file in self.env_files if file.path != full]
+            self.env_files.append(EnvFile(full, required, kind == "raw", parts["path"]))
+
+        reader.each(node, path, "./service.env or a list of files", read)
+
+    def text(self, key: str, node: Node, path: str) -> None:
+        example, check, hint = _TEXTS[key]
+        text = self.context.reader.string(node, path, example)
+        if text is None or text == "":
+            return
+        problem = check(text)
+        if problem:
+            self.context.reader.bad(node, path, problem, hint)
+            return
+        self.fields[key] = self.document[key] = text
+
+    def groups(self, _key: str, node: Node, path: str) -> None:
+        names = self.context.reader.strings(node, path, "[audio, 1000]", numbers=True) or []
+        self.fields["group_add"] = tuple(dict.fromkeys(names))
+        self.document["group_add"] = list(self.fields["group_add"])
+
+    def flag(self, key: str, node: Node, path: str) -> None:
+        value = self.context.reader.boolean(node, path)
+        self.fields[key] = bool(value)
+        if value or key == "init":
+            self.document[key] = value
+
+    # --- limits and security -------------------------------------------------------------------
+
+    def ulimits(self, _key: str, node: Node, path: str) -> None:
+        self.fields["ulimits"], self.document["ulimits"] = limit_rules.ulimits(self.context, node, path)
+
+    def oom_score(self, key: str, node: Node, path: str) -> None:
+        value = self.context.reader.integer(node, path, "500", -1000, 1000)
+        if value:
+            self.document[key] = value
+        self.fields[key] = value
+
+    def capabilities(self, key: str, node: Node, path: str) -> None:
+        found: dict[str, None] = {}
+
+        def read(item: Node, where: str) -> None:
+            text = self.context.reader.string(item, where, "NET_ADMIN")
+            if text is None:
+                return
+            short = text.upper().removeprefix("CAP_")
+            if short in CAPABILITIES:
+                found[text] = None
+                return
+            near = nearest(short, CAPABILITIES)
+            self.context.reader.bad(
+                item,
+                where,
+                f"unknown capability {quote(text)}",
+                f"did you mean {near}?" if near else "see capabilities(7)",
+            )
+
+        self.context.reader.each(node, path, "a list of capabilities: [NET_ADMIN]", read)
+        self.fields[key] = tuple(found)
+        self.document[key] = list(found)
+
+    def security(self, key: str, node: Node, path: str) -> None:
+        options = SecurityOptions()
+        document = []
+
+        def read(item: Node, where: str) -> None:
+            nonlocal options
+            text = self.context.reader.string(item, where, "no-new-privileges:true")
+            if text is None:
+                return
+            found = _security_option(self.context, text, options)
+            if isinstance(found, tuple):
+                self.context.reader.bad(item, where, *found)
+                return
+            options = found
+            if text not in document:
+                document.append(text)
+
+        self.context.reader.each(node, path, "a list of options: [no-new-privileges:true]", read)
+        self.fields["security"] = options
+        self.document[key] = document
+
+    def sysctls(self, key: str, node: Node, path: str) -> None:
+        entries = self.context.reader.entries(node, path, "{kernel.shmmax: 68719476736}") or {}
+        mode = self.entries.get("network_mode")
+        network = "none" if mode is not None and mode.value == "none" else "host"
+        found: dict[str, str] = {}
+        for name, value in entries.items():
+            text = plain_text(self.context, value, f"{path}.{name}")
+            problem = sysctl_problem(name, network)
+            if problem:
+                self.context.reader.findings.error(node.key_mark(name), f"{path}.{name}", *problem)
+            elif value.value is None:
+                self.context.reader.bad(value, f"{path}.{name}", "a value is missing", f"write {name}=1")
+            elif text is not None:
+                found[name] = text
+        self.fields[key] = tuple(sorted(found.items()))
+        self.document[key] = dict(sorted(found.items()))
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def devices(self, key: str, node: Node, path: str) -> None:
+        found = mounts.devices(self.context, node, path)
+        self.fields[key] = tuple(device for device, _ in found)
+        self.document[key] = [document for _, document in found]
+
+    def mounted(self, _key: str, _node: Node, _path: str) -> None:
+        """`volumes` and `tmpfs` are read together, at the end."""
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def restarting(self, _key: str, node: Node, path: str) -> None:
+        found = restart.restart(self.context, node, path)
+        if found is not None:
+            self.written, text = found
+            if text:
+                self.document["restart"] = text
+
+    def deploy(self, key: str, node: Node, path: str) -> None:
+        if node.value is None:
+            return
+        example = "{resources: {limits: {memory: 512m}}}"
+        entries = self.context.reader.mapping(node, path, keys.DEPLOY, example) or {}
+        self.resources = entries.get("resources")
+        document: Document = {"placement": {}}
+        if "restart_policy" in entries:
+            found = restart.deploy_policy(self.context, entries["restart_policy"], f"{path}.restart_policy")
+            if found is not None:
+                self.deployed, document["restart_policy"] = found
+        self.document[key] = document
+
+    def stop_signal(self, key: str, node: Node, path: str) -> None:
+        text = node.value
+        if isinstance(text, int) and not isinstance(text, bool):
+            text = str(text)
+        if not isinstance(text, str):
+            self.context.reader.wrong(node, path, "the name of a signal", "SIGTERM")
+        elif text and signal_number(text) is None:
+            near = nearest(text, SIGNAL_NAMES)
+            self.context.reader.bad(
+                node,
+                path,
+                f"unknown signal {quote(text)}",
+                f"did you mean {near}?" if near else "write SIGTERM",
+            )
+        elif text:
+            self.fields[key] = self.document[key] = text
+
+    def grace(self, key: str, node: Node, path: str) -> None:
+        ns = self.context.reader.duration_ns(node, path)
+        if ns is not None:
+            self.fields["stop_grace_s"] = ns / 1e9
+            self.document[key] = units.duration_text(ns)
+
+    def labels(self, key: str, node: Node, path: str) -> None:
+        found = string_pairs(self.context, node, path)
+        self.fields[key] = tuple(sorted(found.items()))
+        self.document[key] = dict(sorted(found.items()))
+
+    def depends(self, key: str, node: Node, path: str) -> None:
+        reader = self.context.reader
+        found: list[Dependency] = []
+        document: Document = {}
+        for name, value in (
+            reader.entries(node, path, "[db] or {db: {condition: service_started}}") or {}
+        ).items():
+            where = f"{path}.{name}"
+            parts = reader.mapping(value, where, keys.DEPENDENCY, "{condition: service_started}")
+            if parts is None:
+                continue
+            if "condition" not in parts:
+                reader.bad(value, where, "condition is missing", "add `condition: service_started`")
+            elif (
+                condition := reader.string(parts["condition"], f"{where}.condition", "service_started")
+            ) in (
+                "service_healthy",
+                "service_completed_successfully",
+            ):
+                reader.bad(
+                    parts["condition"],
+                    f"{where}.condition",
+                    f"not supported yet: {condition}",
+                    "write service_started, and let the service wait for what it needs",
+                )
+            elif condition is not None:
+                reader.choice(parts["condition"], f"{where}.condition", ("service_started",))
+            required = reader.boolean(parts["required"], f"{where}.required") if "required" in parts else True
+            again = reader.boolean(parts["restart"], f"{where}.restart") if "restart" in parts else False
+            found.append(Dependency(name, required=required is not False, restart=bool(again)))
+            document[name] = {"condition": "service_started", "required": required is not False}
+            if again:
+                document[name]["restart"] = True
+        self.fields[key] = tuple(sorted(found, key=lambda dependency: dependency.service))
+        self.document[key] = dict(sorted(document.items()))
+
+    def network(self, key: str, node: Node, path: str) -> None:
+        reader = self.context.reader
+        text = reader.string(node, path, "host or none")
+        if text is None:
+            return
+        if text in ("host", "none"):
+            self.fields[key] = self.document[key] = text
+        elif text in ("bridge", "default") or text.startswith(("service:", "container:")):
+            reader.bad(node, path, f"not supported yet: network mode {quote(text)}", "write host or none")
+        else:
+            reader.choice(node, path, ("host", "none"))
+
+    def profiles(self, key: str, node: Node, path: str) -> None:
+        names = self.context.reader.strings(node, path, "[debug]") or []
+        self.fields[key] = tuple(dict.fromkeys(names))
+        self.document[key] = list(self.fields[key])
+
+    def logging(self, key: str, node: Node, path: str) -> None:
+        reader = self.context.reader
+        entries = reader.mapping(node, path, keys.LOGGING, "{options: {max-size: 10m, max-file: 3}}") or {}
+        found, document = Logging(), Document()
+        if "driver" in entries:
+            driver = reader.string(entries["driver"], f"{path}.driver", "json-file")
+            if driver not in (None, "", "json-file", "local"):
+                reader.bad(
+                    entries["driver"],
+                    f"{path}.driver",
+                    f"not supported yet: logging driver {quote(str(driver))}",
+                    "write json-file or local, or remove it: output is stored and rotated by Shipkeeper",
+                )
+            elif driver:
+                document["driver"] = driver
+        if "options" in entries:
+            where = f"{path}.options"
+            options = reader.mapping(entries["options"], where, keys.LOG_OPTIONS, "{max-size: 10m}") or {}
+            for name, value in options.items():
+                document.setdefault("options", {})[name] = scalars.text_of(
+                    value.value if not isinstance(value.value, dict | list) else None
+                )
+                if name == "max-file":
+                    count = reader.integer(value, f"{where}.{name}", "3", 1, 1000)
+                    found = replace(found, max_files=count or found.max_files)
+                    continue
+                # Docker counts these in 1000 (units.FromHumanSize), unlike memory.
+                size = reader.size(value, f"{where}.{name}", "10m", base=1000)
+                if size is not None and size < 4096:
+                    reader.bad(value, f"{where}.{name}", "a log is bounded, from 4k on", "write 10m")
+                found = replace(found, max_size_bytes=size or found.max_size_bytes)
+        self.fields[key] = found
+        self.document[key] = document
+
+    def tuning(self, key: str, node: Node, path: str) -> None:
+        self.extension = restart.extension(self.context, node, path)
+        self.fields["rootfs"] = self.extension.rootfs
+        self.document[key] = dict(self.extension.document)
+
+    # --- together ------------------------------------------------------------------------------
+
+    def mounts_together(self) -> None:
+        """tmpfs, then volumes; a target once."""
+        found = []
+        taken: set[str] = set()
+        if "tmpfs" in self.entries:
+            pairs = mounts.tmpfs(self.context, self.entries["tmpfs"], f"{self.path}.tmpfs")
+            found += [mount for mount, _ in pairs]
+            self.document["tmpfs"] = [text for _, text in pairs]
+            taken = {mount.target for mount in found}
+        if "volumes" in self.entries:
+            node, where = self.entries["volumes"], f"{self.path}.volumes"
+            volumes = mounts.volumes(self.context, node, where)
+            for mount, _ in volumes:
+                if mount.target in taken:
+                    self.context.reader.bad(
+                        node,
+                        where,
+                        f"target {mount.target} already mounted as tmpfs",
+                        "remove one of the two",
+                    )
+            found += [mount for mount, _ in volumes]
+            self.document["volumes"] = [document for _, document in volumes]
+        self.fields["mounts"] = tuple(found)
+
+    def finish(self) -> Draft:
+        """What depends on several keys."""
+        self.mounts_together()
+        limits, document, resources = limit_rules.limits(
+            self.context, self.entries, self.resources, self.path
+        )
+        self.document |= document
+        if resources:
+            self.document["deploy"]["resources"] = resources
+        rules = restart.combine(self.written, self.deployed, self.extension)
+        if self.fields.get("privileged"):
+            security = self.fields.get("security", SecurityOptions())
+            self.fields["security"] = replace(security, no_new_privileges=False)
+        if not (self.fields.get("command") or self.fields.get("entrypoint")) and not (
+            {"image", "build"} & self.node.keys.keys()
+        ):
+            self.context.reader.findings.error(
+                self.node.mark,
+                self.path,
+                f'service "{self.name}" has neither a command nor an entrypoint, and no image has one',
+                f"add `command: {_COMMAND_EXAMPLE}`",
+            )
+        self.document.setdefault("command", None)
+        self.document.setdefault("entrypoint", None)
+        named = "network_mode" in self.fields
+        self.document.setdefault("network_mode", "host")
+        spec = ServiceSpec(self.name, restart=rules, limits=limits, **self.fields)
+        kept = {key: value for key, value in self.document.items() if value not in ([], {})}
+        for key in ("command", "entrypoint"):
+            kept[key] = self.document[key]
+        return Draft(spec, self.node, kept, self.environment, tuple(self.env_files), named)
+
+
+def read_service(context: Context, name: str, node: Node) -> Draft | None:
+    """One service. None if its tree is no mapping; every other mistake is noted and worked around."""
+    path = f"services.{name}"
+    entries = context.reader.mapping(node, path, keys.SERVICE, '{command: ["sleep", "60"]}')
+    if entries is None:
+        return None
+    builder = _Builder(context, name, node, path, entries)
+    for key, value in entries.items():
+        if key not in limit_rules.LIMIT_KEYS:
+            _READERS[key](builder, key, value, f"{path}.{key}")
+    return builder.finish()
+
+
+def _words(context: Context, node: Node, path: str) -> tuple[str, ...] | None:
+    match node.value:
+        case None:
+            return None
+        case str():
+            if context.reader.string(node, path, _COMMAND_EXAMPLE) is None:
+                return None
+            try:
+                words, rest = shellwords.split(node.value)
+            except shellwords.SplitError as error:
+                context.reader.bad(node, path, str(error), 'write a list, or ["sh", "-c", "..."]')
+                return None
+            if rest:
+                context.reader.findings.warn(
+                    node.mark,
+                    path,
+                    f"{path} is no shell script: it ends before {quote(rest[:30])}, as in Compose",
+                    'write ["sh", "-c", "..."], or quote the character',
+                )
+            return tuple(words)
+        case list():
+            return tuple(context.reader.strings(node, path, _COMMAND_EXAMPLE) or ())
+        case _:
+            context.reader.wrong(node, path, "a string or a list of strings", _COMMAND_EXAMPLE)
+            return None
+
+
+def plain_text(context: Context, node: Node, path: str) -> str | None:
+    """A scalar as text, the way Compose prints it; a warning where that is not what was written."""
+    value = node.value
+    if isinstance(value, dict | list):
+        context.reader.wrong(node, path, "a string, a number or a boolean", "a quoted string")
+        return None
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if node.text and scalars.is_date(node.text):
+            context.reader.findings.warn(
+                node.mark,
+                path,
+                f"{path}: Compose reads the unquoted {node.text} as a date and writes it differently",
+                f"quote it: {quote(node.text)}",
+            )
+        return context.reader.string(node, path, "a string")
+    text = scalars.text_of(value)
+    if node.text is not None and text != node.text:
+        context.reader.findings.warn(
+            node.mark,
+            path,
+            f"{path}: the unquoted {node.text} is read as {text}",
+            f"quote it: {quote(node.text)}",
+        )
+    return text
+
+
+def string_pairs(context: Context, node: Node, path: str) -> dict[str, str]:
+    """Labels: a mapping of texts, where nothing is the empty text."""
+    entries = context.reader.entries(node, path, "{name: value} or [name=value]") or {}
+    return {name: plain_text(context, value, f"{path}.{name}") or "" for name, value in entries.items()}
+
+
+def _security_option(
+    context: Context, text: str, options: SecurityOptions
+) -> SecurityOptions | tuple[str, str]:
+    """The options with one more, or (what is wrong, what to do)."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        name, separator, value = text.partition(":")
+    if name == "no-new-privileges":
+        if value not in ("", "true", "false"):
+            return f"{quote(value)} is neither true nor false", "write no-new-privileges:true"
+        return replace(options, no_new_privileges=value != "false")
+    if name == "seccomp" and value:
+        if value in ("unconfined", "default", "builtin"):
+            return replace(options, seccomp="unconfined" if value == "unconfined" else "default")
+        return replace(options, seccomp=context.absolute(value))
+    # Nothing confines a service by these here, so switching them off is what already holds.
+    if text.replace(":", "=") in ("apparmor=unconfined", "label=disable"):
+        return options
+    if name in ("apparmor", "label", "systempaths", "credentialspec", "writable-cgroups", "seccomp"):
+        return (
+            f"not supported yet: security option {quote(text)}",
+            "write no-new-privileges:true or seccomp=unconfined",
+        )
+    near = nearest(name, ("no-new-privileges", "seccomp", "apparmor", "label"))
+    return f"unknown security option {quote(text)}", f"did you mean {near}?" if near else "remove it"
+
+
+def _check_user(text: str) -> str:
+    parts = text.split(":")
+    if len(parts) > 2 or not all(parts) or any(char.isspace() for char in text):
+        return f"{quote(text)} is no user"
+    return ""
+
+
+def _check_directory(text: str) -> str:
+    return "" if text.startswith("/") else f"the working directory {quote(text)} needs to be an absolute path"
+
+
+def _check_hostname(text: str) -> str:
+    return "" if _HOSTNAME.fullmatch(text) else f"{quote(text)} is no host name"
+
+
+def _check_container_name(text: str) -> str:
+    return "" if _CONTAINER_NAME.fullmatch(text) else f"{quote(text)} is no container name"
+
+
+_TEXTS: dict[str, tuple[str, Callable[[str], str], str]] = {
+    "working_dir": ("/app", _check_directory, "write /app"),
+    "user": ('"1000:1000"', _check_user, "write name, 1000, name:group or 1000:1000"),
+    "hostname": ("web", _check_hostname, "write letters, digits, - and ., at most 64"),
+    "container_name": ("web-1", _check_container_name, "write letters, digits, _, . and -, two at least"),
+}
+
+_READERS: dict[str, Callable[[_Builder, str, Node, str], None]] = {
+    "cap_add": _Builder.capabilities,
+    "cap_drop": _Builder.capabilities,
+    "command": _Builder.command,
+    "container_name": _Builder.text,
+    "depends_on": _Builder.depends,
+    "deploy": _Builder.deploy,
+    "devices": _Builder.devices,
+    "entrypoint": _Builder.command,
+    "env_file": _Builder.files,
+    "environment": _Builder.environ,
+    "group_add": _Builder.groups,
+    "hostname": _Builder.text,
+    "init": _Builder.flag,
+    "labels": _Builder.labels,
+    "logging": _Builder.logging,
+    "network_mode": _Builder.network,
+    "oom_score_adj": _Builder.oom_score,
+    "privileged": _Builder.flag,
+    "profiles": _Builder.profiles,
+    "read_only": _Builder.flag,
+    "restart": _Builder.restarting,
+    "security_opt": _Builder.security,
+    "stdin_open": _Builder.flag,
+    "stop_grace_period": _Builder.grace,
+    "stop_signal": _Builder.stop_signal,
+    "sysctls": _Builder.sysctls,
+    "tmpfs": _Builder.mounted,
+    "tty": _Builder.flag,
+    "ulimits": _Builder.ulimits,
+    "user": _Builder.text,
+    "volumes": _Builder.mounted,
+    "working_dir": _Builder.text,
+    "x-shipkeeper": _Builder.tuning,
+}

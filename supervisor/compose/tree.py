@@ -1,0 +1,61 @@
+"""A Compose document as a tree of values that know where they were written.
+
+Nodes are never changed: every stage (interpolation, merging) makes new ones, so one node may safely be
+part of several places, as aliases make it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from supervisor.compose.problems import Mark
+
+Scalar = str | int | float | bool | None
+Value = Scalar | dict[str, "Node"] | list["Node"]
+
+RESET = "!reset"
+OVERRIDE = "!override"
+
+
+@dataclass(slots=True)
+class Node:
+    """One value. `keys` are the places of a mapping's keys; `text` is a plain scalar as it was written;
+    `tag` is `!reset`, `!override` or None."""
+
+    value: Value
+    mark: Mark
+    keys: dict[str, Mark] = field(default_factory=dict)
+    text: str | None = None
+    tag: str | None = None
+
+    def key_mark(self, key: str) -> Mark:
+        """Where a key was written."""
+        return self.keys.get(key, self.mark)
+
+    def with_value(self, value: Value) -> Node:
+        """The same place and tag with another value."""
+        return Node(value, self.mark, self.keys, None, self.tag)
+
+
+def describe(node: Node) -> str:
+    """A value in words, for "expected X, not Y"."""
+    match node.value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the boolean {str(node.value).lower()}"
+        case int() | float():
+            return f"the number {node.text or node.value}"
+        case str():
+            shown = node.value if len(node.value) <= 40 else node.value[:40] + "..."
+            return f"the string {quote(shown)}"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+
+
+def quote(text: str) -> str:
+    """Text in double quotes on one line."""
+    shown = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown) + '"'
