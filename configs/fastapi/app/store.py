@@ -1,0 +1,59 @@
+"""Settings and connections that the three programs of this example share.
+
+Nothing is connected until it is used, and a lost connection is made again at the next use: the database and
+the cache are restarted like everything else, and may be away when a request comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import asyncpg
+import redis.asyncio
+import redis.exceptions
+
+# What a client sees as 503: something that this service needs is not there now.
+UNAVAILABLE = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.exceptions.CannotConnectNowError,
+    asyncpg.exceptions.AdminShutdownError,
+    asyncpg.exceptions.CrashShutdownError,
+    asyncpg.exceptions.PostgresConnectionError,
+    asyncpg.exceptions.ConnectionDoesNotExistError,
+    asyncpg.exceptions.InterfaceError,
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+)
+
+cache = redis.asyncio.Redis(
+    host="127.0.0.1",
+    port=int(os.environ["CACHE_PORT"]),
+    password=os.environ["CACHE_PASSWORD"],
+    decode_responses=True,
+)
+
+_pool: asyncpg.Pool | None = None
+_making_pool = asyncio.Lock()
+
+
+async def database() -> asyncpg.Pool:
+    """The connections to PostgreSQL; none is open before the first query."""
+    global _pool  # noqa: PLW0603 (one for each process)
+    async with _making_pool:
+        if _pool is None:
+            pool = asyncpg.create_pool(
+                host="127.0.0.1",
+                port=int(os.environ["DB_PORT"]),
+                user="app",
+                database="app",
+                password=os.environ["DB_PASSWORD"],
+                ssl=False,  # it would look for certificates in a home directory that is not there
+                min_size=0,
+                max_size=4,
+                timeout=5,
+                command_timeout=5,
+            )
+            _pool = await pool
+        return _pool
