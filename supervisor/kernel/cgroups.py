@@ -1,0 +1,432 @@
+"""Cgroups of runs on pure v2, hybrid and pure v1 hosts, behind one class.
+
+A run has one path below the mount point of every hierarchy that it uses. On v2 and hybrid hosts it always
+has a cgroup in the v2 hierarchy (kill, freeze, events); on hybrid and v1 also one in the v1 controllers that
+it needs. Which hierarchies there are is detected by their files, never assumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+from typing import Literal, NamedTuple, Protocol
+
+_CONTROLLERS = ("memory", "cpu", "pids")
+_V1 = ("memory", "cpu", "cpuacct", "pids", "freezer")
+
+
+class CgroupSetup(NamedTuple):
+    """What the host has. unified: where v2 is mounted. v1: mount points by controller."""
+
+    mode: Literal["unified", "hybrid", "legacy"]
+    unified: str | None
+    v1: dict[str, str]
+
+
+class Limits(Protocol):
+    """Limits of a run; None leaves the kernel's default. memory_swap_bytes is memory plus swap, -1 unlimited."""
+
+    @property
+    def memory_bytes(self) -> int | None: ...
+    @property
+    def memory_swap_bytes(self) -> int | None: ...
+    @property
+    def memory_reservation_bytes(self) -> int | None: ...
+    @property
+    def cpu_quota_us(self) -> int | None: ...
+    @property
+    def cpu_period_us(self) -> int: ...
+    @property
+    def cpu_shares(self) -> int | None: ...
+    @property
+    def pids(self) -> int | None: ...
+
+
+class Stats(NamedTuple):
+    """memory_limit_bytes is None without a limit."""
+
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    cpu_ns: int
+    pids: int
+
+
+def detect(root: str = "/sys/fs/cgroup") -> CgroupSetup:
+    """Look at the hierarchies below `root`. Raises OSError (ENOENT) if there is none that can be used."""
+    if os.path.exists(f"{root}/cgroup.controllers"):
+        return CgroupSetup("unified", root, {})
+    v1 = {name: f"{root}/{name}" for name in _V1 if os.path.exists(f"{root}/{name}/cgroup.procs")}
+    unified = f"{root}/unified" if os.path.exists(f"{root}/unified/cgroup.controllers") else None
+    if unified is not None:
+        return CgroupSetup("hybrid", unified, v1)
+    if "freezer" in v1 or "memory" in v1 or "pids" in v1:
+        return CgroupSetup("legacy", None, v1)
+    raise OSError(errno.ENOENT, f"cannot find cgroups below {root}: mount cgroup2 there")
+
+
+def weight_of_shares(shares: int) -> int:
+    """cpu.weight for Docker's cpu_shares, so that 1024 becomes 100 (runc since 1.3.2, libcontainer/cgroups)."""
+    if shares <= 2:
+        return 1
+    if shares >= 262144:
+        return 10000
+    power = math.log2(shares)
+    return math.ceil(10 ** ((power * power + 125 * power) / 612.0 - 7.0 / 34.0))
+
+
+def v2_files(limits: Limits) -> list[tuple[str, str, str]]:
+    """(controller, file, text) of the limits on cgroup v2, in the order to write them."""
+    rows = []
+    if limits.memory_bytes is not None:
+        rows.append(("memory", "memory.max", str(limits.memory_bytes)))
+    if limits.memory_swap_bytes is not None:
+        if limits.memory_swap_bytes < 0:
+            rows.append(("memory", "memory.swap.max", "max"))
+        else:
+            swap = max(limits.memory_swap_bytes - (limits.memory_bytes or 0), 0)
+            rows.append(("memory", "memory.swap.max", str(swap)))
+    if limits.memory_reservation_bytes is not None:
+        rows.append(("memory", "memory.low", str(limits.memory_reservation_bytes)))
+    if limits.cpu_quota_us is not None:
+        rows.append(("cpu", "cpu.max", f"{limits.cpu_quota_us} {limits.cpu_period_us}"))
+    if limits.cpu_shares is not None:
+        rows.append(("cpu", "cpu.weight", str(weight_of_shares(limits.cpu_shares))))
+    if limits.pids is not None:
+        rows.append(("pids", "pids.max", str(limits.pids)))
+    return rows
+
+
+def v1_files(limits: Limits) -> list[tuple[str, str, str]]:
+    """As `v2_files` for the v1 controllers."""
+    rows = []
+    if limits.memory_bytes is not None:
+        rows.append(("memory", "memory.limit_in_bytes", str(limits.memory_bytes)))
+    if limits.memory_swap_bytes is not None:
+        rows.append(("memory", "memory.memsw.limit_in_bytes", str(limits.memory_swap_bytes)))
+    if limits.memory_reservation_bytes is not None:
+        rows.append(("memory", "memory.soft_limit_in_bytes", str(limits.memory_reservation_bytes)))
+    if limits.cpu_quota_us is not None:
+        rows.append(("cpu", "cpu.cfs_period_us", str(limits.cpu_period_us)))
+        rows.append(("cpu", "cpu.cfs_quota_us", str(limits.cpu_quota_us)))
+    if limits.cpu_shares is not None:
+        rows.append(("cpu", "cpu.shares", str(limits.cpu_shares)))
+    if limits.pids is not None:
+        rows.append(("pids", "pids.max", str(limits.pids)))
+    return rows
+
+
+# Swap is not accounted for on every kernel; a limit on memory holds without (Docker warns and goes on).
+_OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+
+
+class Cgroup:
+    """The cgroup of one run. Holds no descriptor: every call opens what it needs. All raise OSError."""
+
+    __slots__ = ("_v1", "path", "setup")
+
+    def __init__(self, setup: CgroupSetup, path: str) -> None:
+        """Of what exists already (or not yet: see `create`)."""
+        self.setup = setup
+        self.path = path
+        self._v1: dict[str, str] | None = None
+
+    # --- making and removing --------------------------------------------------------------------
+    def create(self, limits: Limits) -> None:
+        """Make it, empty, with these limits. One that is left over from earlier is used again if it is empty.
+
+        Raises OSError, ENOTSUP where the host has no controller for a limit; nothing is left behind.
+        """
+        wanted = self._wanted(limits)
+        try:
+            if self.setup.unified is not None:
+                self._create_v2(v2_files(limits) if self.setup.mode == "unified" else [])
+            if self.setup.mode != "unified":
+                self._create_v1(limits, wanted)
+        except OSError:
+            self.remove()
+            raise
+
+    def _wanted(self, limits: Limits) -> list[str]:
+        """v1 controllers to be in: memory for accounting and oom; cpu and pids cost, so only when limited."""
+        names = ["memory"]
+        if self.setup.mode == "legacy":
+            names += ["freezer", "cpuacct"]
+        names += [name for name, _, _ in v1_files(limits)]
+        return [name for name in dict.fromkeys(names) if name in self.setup.v1]
+
+    def _create_v2(self, rows: list[tuple[str, str, str]]) -> None:
+        assert self.setup.unified is not None
+        parent, _, _ = self.path.rpartition("/")
+        if self.setup.mode == "unified":
+            enable_controllers(self.setup.unified, parent)
+        else:
+            os.makedirs(f"{self.setup.unified}/{parent}", exist_ok=True)
+        directory = f"{self.setup.unified}/{self.path}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory)
+        for controller, name, text in rows:
+            _limit(f"{directory}/{name}", text, controller)
+
+    def _create_v1(self, limits: Limits, wanted: list[str]) -> None:
+        rows = v1_files(limits)
+        for controller, name, _ in rows:
+            if controller not in self.setup.v1:
+                raise OSError(errno.ENOTSUP, f"cannot set {name}: the host has no {controller} controller")
+        self._v1 = {}
+        for controller in wanted:
+            directory = f"{self.setup.v1[controller]}/{self.path}"
+            try:
+                os.mkdir(directory)
+            except FileNotFoundError:
+                os.makedirs(directory, exist_ok=True)
+            except FileExistsError:
+                pass
+            self._v1[controller] = directory
+            if controller == "memory":
+                # Without it children's pages would not count (always so since Linux 5.11).
+                with contextlib.suppress(OSError):
+                    _write(f"{directory}/memory.use_hierarchy", "1")
+        for controller, name, text in rows:
+            _limit(f"{self._v1[controller]}/{name}", text, controller)
+
+    def remove(self) -> bool:
+        """Remove it where it is empty, and the directory above it if that is the last one in there.
+
+        False if something is still in it (or the kernel has not let go of it yet): call again.
+        """
+        gone = True
+        for directory in self._directories():
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                gone = False
+                continue
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(directory))
+        return gone
+
+    def _directories(self) -> list[str]:
+        places = [self.setup.unified] if self.setup.unified is not None else []
+        if self.setup.mode != "unified":
+            places += self.setup.v1.values()
+        return [f"{place}/{self.path}" for place in places]
+
+    # --- going in -------------------------------------------------------------------------------
+    def open_v2(self) -> int:
+        """A descriptor for CLONE_INTO_CGROUP, owned by the caller; -1 on a pure v1 host."""
+        if self.setup.unified is None:
+            return -1
+        return os.open(f"{self.setup.unified}/{self.path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_v1(self) -> list[int]:
+        """Descriptors, owned by the caller, into each of which a process writes "0" to be in the v1 part."""
+        opened: list[int] = []
+        try:
+            for directory in self._v1_directories().values():
+                opened.append(os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened
+
+    def _v1_directories(self) -> dict[str, str]:
+        if self._v1 is None:
+            places = {name: f"{place}/{self.path}" for name, place in self.setup.v1.items()}
+            self._v1 = {name: place for name, place in places.items() if os.path.isdir(place)}
+        return self._v1
+
+    # --- acting ---------------------------------------------------------------------------------
+    def kill(self) -> bool:
+        """Kill everything in it at once. False where the kernel has no cgroup.kill (v1, or before 5.14)."""
+        if self.setup.unified is None:
+            return False
+        try:
+            _write(f"{self.setup.unified}/{self.path}/cgroup.kill", "1")
+        except FileNotFoundError:
+            return not os.path.isdir(f"{self.setup.unified}/{self.path}")
+        return True
+
+    def freeze(self, frozen: bool) -> None:
+        """Ask for it; `is_frozen` tells when it is so."""
+        if self.setup.unified is not None:
+            _write(f"{self.setup.unified}/{self.path}/cgroup.freeze", "1" if frozen else "0")
+        else:
+            _write(f"{self._freezer()}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+    def is_frozen(self) -> bool:
+        """Whether all of it is frozen now."""
+        if self.setup.unified is not None:
+            return _keys(self._events()).get("frozen") == 1
+        return _read(f"{self._freezer()}/freezer.state").strip() == "FROZEN"
+
+    def _freezer(self) -> str:
+        try:
+            return self._v1_directories()["freezer"]
+        except KeyError:
+            raise OSError(errno.ENOTSUP, "cannot freeze: the host has no freezer controller") from None
+
+    def open_events(self) -> int:
+        """cgroup.events, to watch with EPOLLPRI: readable at changes of `populated` and `frozen`. -1 on v1."""
+        if self.setup.unified is None:
+            return -1
+        return os.open(f"{self.setup.unified}/{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+
+    # --- looking --------------------------------------------------------------------------------
+    def populated(self) -> bool:
+        """Whether a process is in it. A cgroup that is gone has none."""
+        try:
+            if self.setup.unified is not None:
+                return _keys(self._events()).get("populated") == 1
+            return bool(self.procs())
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return False
+            raise
+
+    def procs(self) -> list[int]:
+        """Pids of its processes."""
+        if self.setup.unified is not None:
+            places = [f"{self.setup.unified}/{self.path}"]
+        else:
+            places = list(self._v1_directories().values())[:1]
+        return [int(pid) for place in places for pid in _read(f"{place}/cgroup.procs").split() if pid != "0"]
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel killed for memory. 0 where nobody counts."""
+        try:
+            if self.setup.mode == "unified":
+                text = _read(f"{self.setup.unified}/{self.path}/memory.events")
+            else:
+                place = self._v1_directories().get("memory")
+                if place is None:
+                    return 0
+                text = _read(f"{place}/memory.oom_control")
+        except OSError:
+            return 0
+        return _keys(text).get("oom_kill", 0)
+
+    def cpu_ns(self) -> int:
+        """CPU time of all that ever was in it. 0 where nobody counts."""
+        try:
+            if self.setup.unified is not None:
+                # Also there without the cpu controller.
+                usage = _keys(_read(f"{self.setup.unified}/{self.path}/cpu.stat"))
+                return usage.get("usage_usec", 0) * 1000
+            place = self._v1_directories().get("cpuacct")
+            return int(_read(f"{place}/cpuacct.usage")) if place is not None else 0
+        except OSError:
+            return 0
+
+    def stats(self) -> Stats:
+        """What it uses now. Raises OSError if it is gone; a figure that nobody keeps is 0 or None."""
+        if self.setup.mode == "unified":
+            base = f"{self.setup.unified}/{self.path}"
+            memory, limit = _number(f"{base}/memory.current"), _number(f"{base}/memory.max")
+            pids = _number(f"{base}/pids.current")
+        else:
+            places = self._v1_directories()
+            base = places.get("memory", "/nonexistent")
+            memory = _number(f"{base}/memory.usage_in_bytes")
+            limit = _number(f"{base}/memory.limit_in_bytes")
+            if limit is not None and limit >= 1 << 62:  # "unlimited" is the largest number of pages
+                limit = None
+            pids = _number(f"{places.get('pids', '/nonexistent')}/pids.current")
+        return Stats(memory or 0, limit, self.cpu_ns(), len(self.procs()) if pids is None else pids)
+
+    def _events(self) -> str:
+        return _read(f"{self.setup.unified}/{self.path}/cgroup.events")
+
+
+def enable_controllers(mount: str, path: str) -> None:
+    """Make `path` below a v2 mount, and have its children controlled for memory, cpu and pids.
+
+    Only what is missing is written, so a part of the tree that systemd owns and delegated is left alone.
+    A controller that the host does not give is left out: a limit that needs it then fails. Raises OSError.
+    """
+    directory = mount
+    for part in ("", *filter(None, path.split("/"))):
+        directory = f"{directory}/{part}" if part else directory
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory)
+        active = _read(f"{directory}/cgroup.subtree_control").split()
+        missing = [name for name in _CONTROLLERS if name not in active]
+        if not missing or set(missing).isdisjoint(_read(f"{directory}/cgroup.controllers").split()):
+            continue
+        available = _read(f"{directory}/cgroup.controllers").split()
+        for name in missing:
+            if name in available:
+                _write(f"{directory}/cgroup.subtree_control", f"+{name}")
+
+
+def enter_leaf(setup: CgroupSetup, base: str, leaf: str = "launcher") -> None:
+    """Move this process, and on v2 every process of `base` itself, into the cgroup `base/leaf`.
+
+    Inner cgroups of v2 with controllers must have no processes of their own. Raises OSError.
+    """
+    if setup.unified is not None:
+        directory = f"{setup.unified}/{base}/{leaf}"
+        os.makedirs(directory, exist_ok=True)
+        _write(f"{directory}/cgroup.procs", "0")
+        if base.strip("/"):
+            for pid in _read(f"{setup.unified}/{base}/cgroup.procs").split():
+                with contextlib.suppress(ProcessLookupError):
+                    _write(f"{directory}/cgroup.procs", pid)
+    if setup.mode != "unified":
+        # systemd looks for the processes of its units in its own v1 hierarchy.
+        any_v1 = next(iter(setup.v1.values()), "")
+        named = f"{os.path.dirname(any_v1)}/systemd/{base}/cgroup.procs"
+        if any_v1 and os.path.exists(named):
+            _write(named, "0")
+
+
+def _limit(path: str, text: str, controller: str) -> None:
+    try:
+        _write(path, text)
+    except FileNotFoundError:
+        name = os.path.basename(path)
+        if name in _OPTIONAL:
+            return
+        raise OSError(
+            errno.ENOTSUP, f"cannot set {name}: the host has no {controller} controller here"
+        ) from None
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"write({path}, {text}): {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+    finally:
+        os.close(fd)
+
+
+def _number(path: str) -> int | None:
+    try:
+        text = _read(path).strip()
+    except FileNotFoundError:
+        return None
+    return None if text == "max" else int(text)
+
+
+def _keys(text: str) -> dict[str, int]:
+    """A flat keyed file."""
+    return {key: int(value) for key, _, value in (line.partition(" ") for line in text.splitlines())}
