@@ -46,7 +46,8 @@ async def sign_up(credentials: Credentials) -> dict[str, str]:
     """Make a user; 409 if the name is taken."""
     salt = secrets.token_bytes(16)
     made = await (await store.database()).fetchval(
-        "INSERT INTO users (name, salt, password_hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING name",
+        "INSERT INTO users (name, salt, password_hash) VALUES ($1, $2, $3)"
+        " ON CONFLICT DO NOTHING RETURNING name",
         credentials.name,
         salt,
         await _hash(credentials.password, salt),
