@@ -41,7 +41,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class RestartRules:
-    """The policy of a service with all its tuning, from `restart`, `deploy.restart_policy` and `x-shipkeeper`.
+    """The policy of a service with its tuning: `restart`, `deploy.restart_policy` and `x-shipkeeper`.
 
     max_attempts: automatic restarts allowed (None: without limit). Without a window they are counted
         since the last start by a person (Docker's RestartCount); with `window_s` only the restarts of the
@@ -62,7 +62,10 @@ class RestartRules:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """cgroup limits; None is unlimited. `memory_swap_bytes` is memory plus swap as in Docker (-1: unlimited swap)."""
+    """cgroup limits; None is unlimited.
+
+    `memory_swap_bytes` is memory and swap together, as in Docker (-1: no limit).
+    """
 
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None
@@ -143,7 +146,7 @@ class Dependency:
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """`security_opt` after parsing. `seccomp` is "default", "unconfined", or the absolute path of a JSON profile."""
+    """`security_opt`, parsed. `seccomp` is "default", "unconfined", or the absolute path of a profile."""
 
     no_new_privileges: bool = True
     seccomp: str = "default"
@@ -151,7 +154,7 @@ class SecurityOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are argument vectors."""
+    """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors."""
 
     name: str
     command: tuple[str, ...] | None = None

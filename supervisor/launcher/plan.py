@@ -41,7 +41,10 @@ class Bind(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """Mount a new file system: proc, sysfs, tmpfs, devpts, mqueue, cgroup2. `flags` are MS_* bits, `data` the options."""
+    """Mount a new file system: proc, sysfs, tmpfs, devpts, mqueue, cgroup2.
+
+    `flags` are MS_* bits, `data` the options.
+    """
 
     fstype: str
     target: str

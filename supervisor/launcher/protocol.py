@@ -29,7 +29,7 @@ class Launch(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """Send a signal to the main process of a run, through its pidfd. No answer; a run that is gone is no error."""
+    """Send a signal to a run's main process, through its pidfd. No answer; a run that is gone is no error."""
 
     instance: str
     run: int
@@ -72,7 +72,9 @@ class ExecSignal(NamedTuple):
 
 
 class Adopt(NamedTuple):
-    """Watch a run that an earlier launcher started (identity: boot id was checked by the daemon, pid + start time here).
+    """Watch a run that an earlier launcher started.
+
+    Its identity is pid + start time, checked here, and the boot id, checked by the daemon.
 
     Answered by `Started`, or by `Exited` with status 255 and lost=True if that process is gone.
     """
@@ -111,7 +113,9 @@ class Quit(NamedTuple):
     """End the launcher and the log writer. Refused (answered by State) while a run lives."""
 
 
-Request = Hello | Launch | Signal | Kill | Freeze | Exec | ExecSignal | Adopt | Ack | LogCounters | Ping | Quit
+Request = (
+    Hello | Launch | Signal | Kill | Freeze | Exec | ExecSignal | Adopt | Ack | LogCounters | Ping | Quit
+)
 
 
 # --- launcher -> daemon ------------------------------------------------------------------------
@@ -243,7 +247,17 @@ class Problem(NamedTuple):
 
 
 Event = (
-    State | Started | LaunchFailed | Exited | Frozen | ExecStarted | ExecFailed | ExecExited | LogCounted | Pong | Problem
+    State
+    | Started
+    | LaunchFailed
+    | Exited
+    | Frozen
+    | ExecStarted
+    | ExecFailed
+    | ExecExited
+    | LogCounted
+    | Pong
+    | Problem
 )
 
 VERSION = 1
