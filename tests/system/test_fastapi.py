@@ -1,0 +1,219 @@
+"""The FastAPI example under a real daemon: it comes up, does its work, and bears the death of each part."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+
+CHECKOUT = Path(__file__).parents[2]
+EXAMPLE = CHECKOUT / "configs/fastapi"
+SHIPKEEPER = (sys.executable, "-m", "supervisor.cli.main")
+SERVICES = ("auth", "cache", "db", "gateway", "worker")
+# What is waited for at most; nothing here is expected to take long.
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """The example, up, with a daemon and ports of its own."""
+
+    environment: dict[str, str]
+    url: str
+
+    def shipkeeper(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the CLI on the example."""
+        return subprocess.run(
+            [*SHIPKEEPER, *arguments],
+            cwd=EXAMPLE,
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE_S * 2,
+            check=False,
+        )
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """Docker's fields of the instance of a service."""
+        result = self.shipkeeper("inspect", service, "--format", "json")
+        assert result.returncode == 0, result.stderr
+        answer: dict[str, Any] | list[dict[str, Any]] = json.loads(result.stdout)
+        return answer[0] if isinstance(answer, list) else answer
+
+    def pid(self, service: str) -> int:
+        """The main process of a service; 0 while there is none."""
+        return int(self.inspect(service)["State"]["Pid"])
+
+    def smoke(self) -> None:
+        """What a client needs works."""
+        result = subprocess.run(
+            [sys.executable, EXAMPLE / "smoke.py", "--url", self.url, "--timeout", str(PATIENCE_S)],
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE_S * 2,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr + self.shipkeeper("logs").stdout[-4000:]
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[Supervised]:
+    """Build the roots (cached), start a daemon, bring the example up; afterwards nothing is left."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    built = subprocess.run([EXAMPLE / "build-rootfs.sh"], text=True, capture_output=True, check=False)
+    assert built.returncode == 0, built.stderr
+    ports = free_ports(5)
+    with tempfile.TemporaryDirectory(prefix="fastapi-") as temporary:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT),
+            "SHIPKEEPER_STATE_DIR": f"{temporary}/state",
+            "SHIPKEEPER_RUN_DIR": f"{temporary}/run",
+            "SHIPKEEPER_METRICS_ADDRESS": f"127.0.0.1:{ports[4]}",
+            "CRASH_AFTER_SECONDS": "",
+            **dict(
+                zip(("GATEWAY_PORT", "AUTH_PORT", "DB_PORT", "CACHE_PORT"), map(str, ports), strict=False)
+            ),
+        }
+        supervised = Supervised(environment, f"http://127.0.0.1:{ports[0]}")
+        with running_daemon(environment, Path(temporary)):
+            try:
+                up = supervised.shipkeeper("up", "-d")
+                assert up.returncode == 0, up.stdout + up.stderr
+                yield supervised
+            finally:
+                down = supervised.shipkeeper("down", "-v")
+            assert down.returncode == 0, down.stdout + down.stderr
+
+
+def test_a_request_reaches_every_service(example: Supervised) -> None:
+    """Sign-up, login, a read from the cache, a job through the worker, and one that kills it."""
+    example.smoke()
+
+
+def test_each_service_has_a_root_of_its_own(example: Supervised) -> None:
+    """The programs of one are not in another, and the host's are in none."""
+    found = {}
+    for service in SERVICES:
+        root = Path(f"/proc/{example.pid(service)}/root")
+        found[service] = (
+            (root / "usr/bin/redis-server").exists(),
+            any((root / "usr/lib/postgresql").glob("*/bin/postgres")),
+            (root / "usr/lib/python3/dist-packages/fastapi").exists(),
+            (root / "usr/bin/git").exists(),
+        )
+    app = (False, False, True, False)
+    assert found == {
+        "auth": app,
+        "gateway": app,
+        "worker": app,
+        "cache": (True, False, False, False),
+        "db": (False, True, False, False),
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_killed_part_comes_back_and_the_whole_works(example: Supervised, service: str) -> None:
+    """SIGKILL from outside, as by anybody with a shell: another process takes over, no other is restarted."""
+    wait_until(f"{service} runs", lambda: example.pid(service))
+    others = {other: example.pid(other) for other in SERVICES if other not in (service, "worker")}
+    old = example.pid(service)
+    os.kill(old, signal.SIGKILL)
+    wait_until(f"{service} has another process", lambda: example.pid(service) not in (0, old))
+    example.smoke()
+    # The worker ends by itself where it loses the cache or the database, and by the smoke test.
+    assert {other: example.pid(other) for other in others} == others
+
+
+def test_up_again_changes_nothing(example: Supervised) -> None:
+    """`up` on what is up leaves every process alone."""
+    wait_until("the worker runs", lambda: example.pid("worker"))
+    before = {service: example.pid(service) for service in SERVICES}
+    up = example.shipkeeper("up", "-d")
+    assert up.returncode == 0, up.stderr
+    assert {service: example.pid(service) for service in SERVICES} == before
+
+
+def test_what_was_written_survives_a_stop_and_a_start(example: Supervised) -> None:
+    """PostgreSQL ends by its own shutdown within its grace, and finds its data again."""
+    assert example.shipkeeper("stop", "db").returncode == 0
+    state = example.inspect("db")["State"]
+    assert (state["Running"], state["ExitCode"]) == (False, 0)
+    started = example.shipkeeper("start", "db")
+    assert started.returncode == 0, started.stderr
+    example.smoke()
+    assert example.shipkeeper("logs", "--no-log-prefix", "db").stdout.count("first start") == 1
+
+
+@contextlib.contextmanager
+def running_daemon(environment: dict[str, str], directory: Path) -> Iterator[None]:
+    """A daemon whose API answers; ended at the end, and with it the launcher, which outlives daemons."""
+    log = directory / "daemon.log"
+    with open(log, "wb") as output:
+        daemon = subprocess.Popen(
+            [*SHIPKEEPER, "daemon"], env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+        )
+    try:
+
+        def answers() -> bool:
+            assert daemon.poll() is None, log.read_text()
+            with socket.socket(socket.AF_UNIX) as client:
+                return client.connect_ex(f"{environment['SHIPKEEPER_RUN_DIR']}/shipkeeper.sock") == 0
+
+        wait_until("the daemon answers", answers)
+        yield
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+        end_everything_of(str(directory))
+
+
+def end_everything_of(directory: str) -> None:
+    """Kill the processes whose arguments or variables name the temporary directory of this test."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(int(process.name))
+            try:
+                known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+                if directory.encode() in known:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    select.select([descriptor], [], [], PATIENCE_S)
+            finally:
+                os.close(descriptor)
+
+
+def wait_until(what: str, condition: Callable[[], object]) -> None:
+    """Return when the condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {PATIENCE_S:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports of 127.0.0.1 that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
