@@ -1,0 +1,255 @@
+"""The state database: what is wanted and by whom, and the last runs of every instance.
+
+SQLite in WAL mode with synchronous=FULL: what was wanted survives a power cut. A file that is torn or
+foreign is moved aside, never written over, and an empty database takes its place; survivors are adopted all
+the same.
+
+Tables: `meta` (schema version, boot id), `instance` (one row each: service definition and state machine as
+JSON of `daemon.record`), `run` (the last 50 runs of each instance). One owner: the daemon of this state
+directory, from one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.core.exits import Ending
+from supervisor.core.model import ServiceSpec
+from supervisor.core.state import Instance
+from supervisor.daemon.record import (
+    RecordError,
+    load_ending,
+    load_instance,
+    load_spec,
+    save_ending,
+    save_instance,
+    save_spec,
+)
+
+SCHEMA = 1
+RUNS_KEPT = 50
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS instance (
+    id TEXT PRIMARY KEY, project TEXT NOT NULL, service TEXT NOT NULL, number INTEGER NOT NULL,
+    name TEXT NOT NULL UNIQUE, created_wall REAL NOT NULL, config_hash TEXT NOT NULL,
+    working_dir TEXT NOT NULL, spec BLOB NOT NULL, state BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS run (
+    instance TEXT NOT NULL, run INTEGER NOT NULL, started_wall REAL, ended_wall REAL NOT NULL,
+    ending BLOB NOT NULL, verdict TEXT NOT NULL, user_s REAL NOT NULL, system_s REAL NOT NULL,
+    max_rss_bytes INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, PRIMARY KEY (instance, run)
+) WITHOUT ROWID;
+"""
+
+
+class StateError(Exception):
+    """The state database cannot be opened or written as things are. The text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One instance as it is kept. `name` is the container name, unique on this host."""
+
+    instance: Instance
+    spec: ServiceSpec
+    project: str
+    number: int
+    name: str
+    created_wall: float
+    config_hash: str
+    working_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run that ended. started_wall is None for one that never began; `verdict`: what was decided, why."""
+
+    run: int
+    started_wall: float | None
+    ended_wall: float
+    ending: Ending
+    verdict: str
+    user_s: float = 0.0
+    system_s: float = 0.0
+    max_rss_bytes: int = 0
+    cpu_ns: int = 0
+
+
+class StateDatabase:
+    """See the module. Every write is committed when the method returns; all raise StateError."""
+
+    def __init__(self, path: str, report: Callable[[str], None]) -> None:
+        """Open or make the file. `report` is told in one line if a database had to be moved aside."""
+        self._path = path
+        try:
+            self._db = _open(path)
+        except sqlite3.DatabaseError as error:
+            aside = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+            _move_aside(path, aside)
+            report(
+                f"cannot use the state database {path}: {error}; it was moved to {aside} and an empty one was"
+                " made; running services are adopted, stopped ones have to be brought up again"
+            )
+            try:
+                self._db = _open(path)
+            except sqlite3.Error as second:
+                raise StateError(
+                    f"cannot make the state database {path}: {second}; is the disk full?"
+                ) from second
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def boot_id(self) -> str | None:
+        """Boot id of the host when the daemon last ran; None in a new database."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'boot_id'").fetchone()
+        return None if row is None else str(row[0])
+
+    def save_boot_id(self, boot_id: str) -> None:
+        """Remember under which boot the stored phases are true."""
+        self._write("INSERT OR REPLACE INTO meta VALUES ('boot_id', ?)", (boot_id,))
+
+    def load(self, report: Callable[[str], None]) -> list[Stored]:
+        """All instances, by name. One that cannot be read is reported and left where it is."""
+        found = []
+        rows = self._db.execute(
+            "SELECT state, spec, project, number, name, created_wall, config_hash, working_dir"
+            " FROM instance ORDER BY name"
+        )
+        for state, spec, project, number, name, created_wall, config_hash, working_dir in rows:
+            try:
+                found.append(
+                    Stored(
+                        load_instance(state),
+                        load_spec(spec),
+                        project,
+                        number,
+                        name,
+                        created_wall,
+                        config_hash,
+                        working_dir,
+                    )
+                )
+            except RecordError as error:
+                report(f"cannot load {name}: {error}; it is left alone")
+        return found
+
+    def put(self, stored: Stored) -> None:
+        """Insert or replace an instance."""
+        self._write(
+            "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                stored.instance.id,
+                stored.project,
+                stored.spec.name,
+                stored.number,
+                stored.name,
+                stored.created_wall,
+                stored.config_hash,
+                stored.working_dir,
+                save_spec(stored.spec),
+                save_instance(stored.instance),
+            ),
+        )
+
+    def save(self, instance: Instance) -> None:
+        """Store the state machine of an instance that was `put` before."""
+        self._write("UPDATE instance SET state = ? WHERE id = ?", (save_instance(instance), instance.id))
+
+    def end_run(self, instance: Instance, record: RunRecord) -> None:
+        """Store the end of a run and the instance after it, in one transaction. A run ends once."""
+        try:
+            with self._db:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        instance.id,
+                        record.run,
+                        record.started_wall,
+                        record.ended_wall,
+                        save_ending(record.ending),
+                        record.verdict,
+                        record.user_s,
+                        record.system_s,
+                        record.max_rss_bytes,
+                        record.cpu_ns,
+                    ),
+                )
+                self._db.execute(
+                    "DELETE FROM run WHERE instance = ? AND run <= ?", (instance.id, record.run - RUNS_KEPT)
+                )
+                self._db.execute(
+                    "UPDATE instance SET state = ? WHERE id = ?", (save_instance(instance), instance.id)
+                )
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def runs(self, instance_id: str) -> list[RunRecord]:
+        """The stored runs, oldest first."""
+        rows = self._db.execute(
+            "SELECT run, started_wall, ended_wall, ending, verdict, user_s, system_s, max_rss_bytes, cpu_ns"
+            " FROM run WHERE instance = ? ORDER BY run",
+            (instance_id,),
+        )
+        return [
+            RunRecord(run, started, ended, load_ending(ending), verdict, user, system, rss, cpu)
+            for run, started, ended, ending, verdict, user, system, rss, cpu in rows
+        ]
+
+    def remove(self, instance_id: str) -> None:
+        """Forget an instance and its runs."""
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM run WHERE instance = ?", (instance_id,))
+                self._db.execute("DELETE FROM instance WHERE id = ?", (instance_id,))
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            with self._db:
+                self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> StateError:
+        return StateError(f"cannot write to the state database {self._path}: {error}; is the disk full?")
+
+
+def _open(path: str) -> sqlite3.Connection:
+    """Raises sqlite3.DatabaseError for what is no database of this schema."""
+    db = sqlite3.connect(path, timeout=5.0)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        row = db.execute("PRAGMA quick_check(1)").fetchone()
+        if row is None or row[0] != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged ({row[0] if row else 'no answer'})")
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and "meta" not in tables:
+            raise sqlite3.DatabaseError("it belongs to another program")
+        with db:
+            db.executescript(_TABLES)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
+        found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()[0]
+        if found != str(SCHEMA):
+            raise sqlite3.DatabaseError(f"it has schema {found}, this version knows {SCHEMA}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _move_aside(path: str, aside: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(path + suffix).rename(aside + suffix)
