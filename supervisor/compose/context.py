@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from supervisor.compose.reader import Reader
 from supervisor.core.model import Volume
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """project_dir: relative paths start here (the directory of the first file). env: shell and `.env`.
 
     volumes: the declared ones by key.
@@ -20,7 +20,7 @@ class Context:
     reader: Reader
     project_dir: str
     env: Mapping[str, str]
-    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    volumes: Mapping[str, Volume] = MappingProxyType({})
 
     def absolute(self, path: str) -> str:
         """A path as Compose resolves it: `~` is the home of the caller, an absolute path stays as written."""

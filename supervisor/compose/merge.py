@@ -17,6 +17,8 @@ from supervisor.compose.tree import OVERRIDE, RESET, Node, Value
 Path = tuple[str, ...]
 
 _REPLACED = {"command", "entrypoint"}
+# Each entry is one thing; in `environment` also nothing is a value: "take it from the project".
+_WHOLE_ENTRIES = {"ulimits", "environment", "labels", "sysctls"}
 
 
 def merge(base: Node, over: Node, findings: Findings) -> Node:
@@ -29,10 +31,10 @@ def _merge(base: Node, over: Node, path: Path, findings: Findings) -> Node:
         return _settle(over)
     if _is_service_key(path, _REPLACED):
         return _settle(over)
+    if len(path) == 4 and path[0] in ("services", "volumes") and path[2] in _WHOLE_ENTRIES:
+        return _settle(over)
     if over.value is None:
         return base
-    if len(path) == 4 and path[0] == "services" and path[2] == "ulimits":
-        return _settle(over)
     match base.value, over.value:
         case dict(), dict():
             if _is_service_key(path, {"logging"}) and _drivers_differ(base, over):

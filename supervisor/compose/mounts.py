@@ -124,7 +124,7 @@ def _long(context: Context, item: Node, where: str) -> Pair | None:
         return None
     if kind == "bind" and source is not None:
         source = context.absolute(source)
-    described = {"type": kind, "source": source, "inner": inner}
+    described = {"type": kind, "source": source, "inner": inner, "bare": kind not in entries}
     return _mount(context, item, where, described, target, read_only=bool(read_only))
 
 
@@ -202,7 +202,8 @@ def _mount(
     document["target"] = clean
     if read_only:
         document["read_only"] = True
-    document[kind] = inner
+    if not described.get("bare"):
+        document[kind] = inner
     if kind == "volume" and source is not None:
         declared = context.volumes.get(source)
         if declared is None:
@@ -339,6 +340,8 @@ def devices(context: Context, node: Node, path: str) -> list[tuple[Device, dict[
                 item, where, f"{describe(item)} does not name a device by its path", f"write {example}"
             )
             return
+        # Compose fills the permissions in for the short form only.
+        written = permissions or isinstance(item.value, str)
         permissions = permissions or "rwm"
         if not {"r", "w"} <= set(permissions) <= set("rwm"):
             reader.bad(
@@ -350,6 +353,8 @@ def devices(context: Context, node: Node, path: str) -> list[tuple[Device, dict[
             return
         target = target or source
         document = {"source": source, "target": target, "permissions": permissions}
+        if not written:
+            del document["permissions"]
         found[target] = (Device(source, target, permissions), document)
 
     reader.each(node, path, f"a list of devices: {example}", read)

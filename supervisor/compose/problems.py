@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -48,12 +48,12 @@ class ComposeErrors(ComposeError):  # noqa: N818 - several problems, as the name
         super().__init__("\n".join(map(str, self.problems)))
 
 
-@dataclass(slots=True)
 class Findings:
     """Collects errors and warnings, so that all of them are reported at once."""
 
-    errors: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def error(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
         """Note what makes the project unusable."""

@@ -204,13 +204,13 @@ def _project_name(
     return name
 
 
-@dataclass(slots=True)
 class _Interpolation:
     """Replaces variables in the values of a document, and notes those without a value once each."""
 
-    variables: Mapping[str, str]
-    findings: Findings
-    told: set[str] = field(default_factory=set)
+    def __init__(self, variables: Mapping[str, str], findings: Findings) -> None:
+        self.variables = variables
+        self.findings = findings
+        self.told: set[str] = set()
 
     def node(self, node: Node, path: str) -> Node:
         match node.value:

@@ -8,7 +8,8 @@ start may take 150, and its errors name a path, not the line and column behind i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from supervisor.compose import units
 from supervisor.compose.problems import Findings, nearest
@@ -26,8 +27,7 @@ _BOOLEANS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """The closed set of keys of a mapping.
 
     known: are read. later: belong to the specification, but are not built yet; the value says what to do.
@@ -36,14 +36,14 @@ class Keys:
 
     what: str
     known: frozenset[str]
-    later: Mapping[str, str] = field(default_factory=dict)
+    later: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(slots=True)
 class Reader:
     """Typed access to nodes."""
 
-    findings: Findings
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
 
     def wrong(self, node: Node, path: str, expected: str, example: str) -> None:
         """Note that a value has the wrong type."""

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from supervisor.compose import keys, units
 from supervisor.compose.context import Context
@@ -39,14 +40,13 @@ _NEVER_LONG_ENOUGH_S = 3_153_600_000.0
 """A hundred years: a run never gets so old that the next restart is immediate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
+class Extension(NamedTuple):
     """`x-shipkeeper` of a service: the root file system and changes to the restart rules."""
 
-    rootfs: Rootfs = field(default_factory=Rootfs)
-    rules: Mapping[str, Any] = field(default_factory=dict)
-    backoff: Mapping[str, float] = field(default_factory=dict)
-    document: Mapping[str, Any] = field(default_factory=dict)
+    rootfs: Rootfs = Rootfs()
+    rules: Mapping[str, Any] = MappingProxyType({})
+    backoff: Mapping[str, float] = MappingProxyType({})
+    document: Mapping[str, Any] = MappingProxyType({})
 
 
 def restart(context: Context, node: Node, path: str) -> tuple[RestartRules, str] | None:

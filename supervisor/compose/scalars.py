@@ -7,7 +7,6 @@ read 0644 as 644, where Compose reads an octal number. The rules are those of go
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 from supervisor.compose.tree import Scalar
 
@@ -76,19 +75,23 @@ def text_of(value: Scalar) -> str:
 
 
 def _float_text(value: float) -> str:
-    """Go's %v: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e21."""
+    """Go's %v: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e6."""
     if value != value:  # NaN
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "+Inf" if value > 0 else "-Inf"
-    if value == 0:
-        return "-0" if str(value).startswith("-") else "0"
-    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-    assert isinstance(exponent, int)
-    power = exponent + len(digits) - 1
-    minus = "-" if sign else ""
-    figures = "".join(map(str, digits))
-    if not -4 <= power < 21:
-        mantissa = figures[0] + (f".{figures[1:]}" if len(figures) > 1 else "")
-        return f"{minus}{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
-    return minus + format(Decimal((0, digits, exponent)), "f")
+    # repr has the same shortest digits; only where the point stands differs.
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0").rstrip("0") or "0"
+    leading = len(whole) - 1 if whole != "0" else -1 - (len(fraction) - len(fraction.lstrip("0")))
+    power = 0 if value == 0 else int(exponent or 0) + leading
+    minus = "-" if repr(value).startswith("-") else ""
+    if not -4 <= power < 6:
+        rest = f".{digits[1:]}" if len(digits) > 1 else ""
+        return f"{minus}{digits[0]}{rest}e{'-' if power < 0 else '+'}{abs(power):02d}"
+    if power < 0:
+        return f"{minus}0.{'0' * (-power - 1)}{digits}"
+    digits = digits.ljust(power + 1, "0")
+    rest = f".{digits[power + 1 :]}" if len(digits) > power + 1 else ""
+    return f"{minus}{digits[: power + 1]}{rest}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from supervisor.compose import keys, mounts, restart, scalars, shellwords, units
 from supervisor.compose import limits as limit_rules
@@ -22,8 +22,7 @@ _HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
 _COMMAND_EXAMPLE = 'sleep 60, or ["sleep", "60"]'
 
 
-@dataclass(frozen=True, slots=True)
-class EnvFile:
+class EnvFile(NamedTuple):
     """One entry of `env_file`, not read yet."""
 
     path: str
@@ -32,8 +31,7 @@ class EnvFile:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A service before its env files are read.
 
     spec: complete but for `environment`, which has what is written in the file.
@@ -48,23 +46,25 @@ class Draft:
     network_named: bool
 
 
-@dataclass(slots=True)
 class _Builder:
     """Reads key after key; `fields` are those of the spec, `document` their canonical forms."""
 
-    context: Context
-    name: str
-    node: Node
-    path: str
-    entries: Mapping[str, Node]
-    fields: dict[str, Any] = field(default_factory=dict)
-    document: Document = field(default_factory=dict)
-    environment: dict[str, str | None] = field(default_factory=dict)
-    env_files: list[EnvFile] = field(default_factory=list)
-    written: RestartRules | None = None
-    deployed: RestartRules | None = None
-    extension: restart.Extension = field(default_factory=restart.Extension)
-    resources: Node | None = None
+    def __init__(
+        self, context: Context, name: str, node: Node, path: str, entries: Mapping[str, Node]
+    ) -> None:
+        self.context = context
+        self.name = name
+        self.node = node
+        self.path = path
+        self.entries = entries
+        self.fields: dict[str, Any] = {}
+        self.document: Document = {}
+        self.environment: dict[str, str | None] = {}
+        self.env_files: list[EnvFile] = []
+        self.written: RestartRules | None = None
+        self.deployed: RestartRules | None = None
+        self.extension = restart.Extension()
+        self.resources: Node | None = None
 
     # --- process -------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class _Builder:
         example = "{resources: {limits: {memory: 512m}}}"
         entries = self.context.reader.mapping(node, path, keys.DEPLOY, example) or {}
         self.resources = entries.get("resources")
-        document: Document = {"placement": {}}
+        document: Document = {"resources": {}, "placement": {}}
         if "restart_policy" in entries:
             found = restart.deploy_policy(self.context, entries["restart_policy"], f"{path}.restart_policy")
             if found is not None:

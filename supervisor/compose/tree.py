@@ -6,8 +6,6 @@ part of several places, as aliases make it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from supervisor.compose.problems import Mark
 
 Scalar = str | int | float | bool | None
@@ -17,16 +15,25 @@ RESET = "!reset"
 OVERRIDE = "!override"
 
 
-@dataclass(slots=True)
 class Node:
     """One value. `keys` are the places of a mapping's keys; `text` is a plain scalar as it was written;
     `tag` is `!reset`, `!override` or None."""
 
-    value: Value
-    mark: Mark
-    keys: dict[str, Mark] = field(default_factory=dict)
-    text: str | None = None
-    tag: str | None = None
+    __slots__ = ("keys", "mark", "tag", "text", "value")
+
+    def __init__(
+        self,
+        value: Value,
+        mark: Mark,
+        keys: dict[str, Mark] | None = None,
+        text: str | None = None,
+        tag: str | None = None,
+    ) -> None:
+        self.value = value
+        self.mark = mark
+        self.keys = {} if keys is None else keys
+        self.text = text
+        self.tag = tag
 
     def key_mark(self, key: str) -> Mark:
         """Where a key was written."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import yaml
 
@@ -34,23 +33,25 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module
     """Reading this file cannot go on; the finding was noted."""
 
 
-@dataclass(slots=True)
 class _Composed:
     """A node with its cost: nodes with aliases followed, and levels. `open` while it is being read."""
 
-    node: Node
-    size: int = 1
-    depth: int = 1
-    open: bool = False
+    __slots__ = ("depth", "node", "open", "size")
+
+    def __init__(self, node: Node, *, is_open: bool = False) -> None:
+        self.node = node
+        self.size = 1
+        self.depth = 1
+        self.open = is_open
 
 
-@dataclass(slots=True)
 class _Composer:
-    file: str
-    findings: Findings
-    events: Iterator[yaml.Event]
-    anchors: dict[str, _Composed] = field(default_factory=dict)
-    seen: int = 0
+    def __init__(self, file: str, findings: Findings, events: Iterator[yaml.Event]) -> None:
+        self.file = file
+        self.findings = findings
+        self.events = events
+        self.anchors: dict[str, _Composed] = {}
+        self.seen = 0
 
     def documents(self) -> list[Node]:
         """Every document of the stream."""
@@ -149,7 +150,7 @@ class _Composer:
     def _sequence(self, event: yaml.SequenceStartEvent, mark: Mark, level: int) -> _Composed:
         tag = self._collection_tag(event, mark, "seq")
         items: list[Node] = []
-        made = _Composed(Node(items, mark, {}, None, tag), open=True)
+        made = _Composed(Node(items, mark, {}, None, tag), is_open=True)
         if event.anchor:
             self.anchors[event.anchor] = made
         for inner in self.events:
@@ -168,7 +169,7 @@ class _Composer:
         keys: dict[str, Mark] = {}
         merged: list[Node] = []
         merge_mark: Mark | None = None
-        made = _Composed(Node(entries, mark, keys, None, tag), open=True)
+        made = _Composed(Node(entries, mark, keys, None, tag), is_open=True)
         if event.anchor:
             self.anchors[event.anchor] = made
         for inner in self.events:
