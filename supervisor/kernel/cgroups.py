@@ -26,7 +26,7 @@ class CgroupSetup(NamedTuple):
 
 
 class Limits(Protocol):
-    """Limits of a run; None leaves the kernel's default. memory_swap_bytes is memory plus swap, -1 unlimited."""
+    """Limits of a run; None is the kernel's default. memory_swap_bytes is memory plus swap, -1 unlimited."""
 
     @property
     def memory_bytes(self) -> int | None: ...
@@ -67,7 +67,7 @@ def detect(root: str = "/sys/fs/cgroup") -> CgroupSetup:
 
 
 def weight_of_shares(shares: int) -> int:
-    """cpu.weight for Docker's cpu_shares, so that 1024 becomes 100 (runc since 1.3.2, libcontainer/cgroups)."""
+    """cpu.weight for Docker's cpu_shares, so that 1024 becomes 100 (runc since 1.3.2)."""
     if shares <= 2:
         return 1
     if shares >= 262144:
@@ -219,13 +219,13 @@ class Cgroup:
 
     # --- going in -------------------------------------------------------------------------------
     def open_v2(self) -> int:
-        """A descriptor for CLONE_INTO_CGROUP, owned by the caller; -1 on a pure v1 host."""
+        """A descriptor for CLONE_INTO_CGROUP, the caller's; -1 on a pure v1 host."""
         if self.setup.unified is None:
             return -1
         return os.open(f"{self.setup.unified}/{self.path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open_v1(self) -> list[int]:
-        """Descriptors, owned by the caller, into each of which a process writes "0" to be in the v1 part."""
+        """Descriptors, the caller's, into each of which a process writes "0" to be in the v1 part."""
         opened: list[int] = []
         try:
             for directory in self._v1_directories().values():
@@ -273,7 +273,7 @@ class Cgroup:
             raise OSError(errno.ENOTSUP, "cannot freeze: the host has no freezer controller") from None
 
     def open_events(self) -> int:
-        """cgroup.events, to watch with EPOLLPRI: readable at changes of `populated` and `frozen`. -1 on v1."""
+        """cgroup.events, to watch with EPOLLPRI: at changes of `populated` and `frozen`. -1 on v1."""
         if self.setup.unified is None:
             return -1
         return os.open(f"{self.setup.unified}/{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)

@@ -106,7 +106,7 @@ def overlay_options(lowers: list[str], upper: str | None, work: str | None) -> b
     if len(data) >= os.sysconf("SC_PAGE_SIZE"):
         raise OSError(
             errno.E2BIG,
-            f"mount(overlay): the options for {len(lowers)} layers take {len(data)} bytes, more than one page;"
+            f"mount(overlay): the options for {len(lowers)} layers take {len(data)} bytes, over one page;"
             " use fewer layers, shorter paths, or Linux 6.7",
         )
     return data
@@ -117,7 +117,7 @@ def _escape(path: str, special: str) -> str:
 
 
 def _overlay_by_one_string(lowers: list[str], upper: str | None, work: str | None, attributes: int) -> int:
-    """As `overlay`, through mount(2): over the topmost lower layer in our own namespace, and taken from there."""
+    """As `overlay`, by mount(2): over a layer, seen in our own namespace only, and taken from there."""
     data = overlay_options(lowers, upper, work)
     # Only this mount namespace sees it; a clone of it is taken, and the first one goes.
     place = upper or lowers[0]

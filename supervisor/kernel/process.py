@@ -131,5 +131,5 @@ def become_subreaper() -> None:
 
 
 def hide_memory() -> None:
-    """Make this process non-dumpable, and what it clones until that execs: no ptrace, no reading of /proc/PID/exe."""
+    """Make this process, and what it clones until that execs, non-dumpable: no ptrace, no /proc/PID/exe."""
     sc.prctl(sc.PR_SET_DUMPABLE, 0)

@@ -17,7 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # A clone with the interpreter lock held: the child is then in the same state as its parent.
 _locked = ctypes.PyDLL(None, use_errno=True)
 
-# Calls from pidfd_send_signal on have one number on every architecture (Documentation/process/adding-syscalls.rst).
+# Calls from pidfd_send_signal on have one number on every architecture (scripts/syscall.tbl).
 _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
@@ -86,13 +86,13 @@ PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 class OpenHow(ctypes.Structure):
     """struct open_how."""
 
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]  # noqa: RUF012
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
 class MountAttr(ctypes.Structure):
     """struct mount_attr."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("attr_set", ctypes.c_uint64),
         ("attr_clr", ctypes.c_uint64),
         ("propagation", ctypes.c_uint64),
@@ -103,7 +103,7 @@ class MountAttr(ctypes.Structure):
 class CloneArgs(ctypes.Structure):
     """struct clone_args (CLONE_ARGS_SIZE_VER2)."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
             "flags",
@@ -124,7 +124,7 @@ class CloneArgs(ctypes.Structure):
 class _SockFprog(ctypes.Structure):
     """struct sock_fprog."""
 
-    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
 def _prototype(library: ctypes.CDLL, name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
@@ -273,10 +273,10 @@ def openat2(dirfd: int, path: str, flags: int, resolve: int, mode: int = 0) -> i
 
 
 def clone3(args: CloneArgs) -> int:
-    """clone3(2): the child's pid, or 0 in the child, which shares nothing and goes on from here. Raises OSError.
+    """clone3(2): the pid of the child, or 0 in the child, which goes on from here. Raises OSError.
 
-    No fork handler runs, neither Python's nor the C library's: only for a process with one thread, and the
-    child must end in exec or os._exit.
+    No fork handler runs, neither Python's nor the C library's: for a process with one thread, and the child
+    must end in exec or os._exit.
     """
     pid = int(_clone3(_NR_CLONE3, ctypes.addressof(args), ctypes.sizeof(args)))
     if pid < 0:

@@ -2,8 +2,8 @@
 
     first process --fork--> detached one --exec--> the launcher, from a read-only mount of the interpreter
 
-The interpreter must not be writable through /proc/PID/exe of a child that is in a container already and has
-not exec'ed yet (CVE-2019-5736); the file is bound read-only over itself in a mount namespace of the launcher's
+The interpreter must not be writable through /proc/PID/exe of a child that is in a container and has not
+exec'ed yet (CVE-2019-5736); the file is bound read-only over itself in a mount namespace of the launcher's
 own. That namespace is a slave of the host's, so what is mounted on the host later is seen here.
 """
 
@@ -69,7 +69,7 @@ def isolate(ready: int, arguments: list[str]) -> NoReturn:
         os.set_inheritable(ready, True)
         os.chdir("/")
         # By the name that we were started with, so that a virtual environment is found again.
-        os.execve(
+        os.execve(  # noqa: S606 - ourselves
             sys.executable, command(sys.executable, "--ready-fd", str(ready), *arguments), environment()
         )
     except OSError as error:
@@ -102,7 +102,7 @@ def harden(cgroup_base: str | None) -> cgroups.CgroupSetup:
         process.hide_memory()
         os.umask(0o022)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Soft is hard, as Docker's services have it; at most 1,048,576, or programs that close all would hang.
+        # Soft is hard, as Docker's services have it; at most 1,048,576, or programs that close all hang.
         limit = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         setup = cgroups.detect()

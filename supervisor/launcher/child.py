@@ -40,7 +40,7 @@ JOINED = (
 
 
 class Prepared(NamedTuple):
-    """What is opened and read before the clone. stdin, stdout and stderr are -1 where the child makes its own."""
+    """What is opened and read before the clone. stdin, stdout, stderr are -1 where the child makes its own."""
 
     process: plan.Process
     channel: socket.socket
@@ -119,7 +119,7 @@ class _Child:
                 raise StepError(
                     "rlimit", errno.EPERM, f"setrlimit({number}, {soft}, {hard}): {error}"
                 ) from error
-        env = dict(spec.env)  # type: ignore[arg-type]  # JSON has no pairs
+        env = {name: value for name, value in spec.env}  # noqa: C416 - lists, which dict() is not typed for
         if not env.get("HOME"):
             env["HOME"] = who.home
 
@@ -149,7 +149,7 @@ class _Child:
         for number in self.prepared.signals:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execve(self.path, self.process.argv, env)
+        os.execve(self.path, self.process.argv, env)  # noqa: S606 - the point of all this
 
     def close_others(self) -> None:
         """All but 0..2 and the channel, which closes at exec."""
@@ -168,7 +168,7 @@ class _Child:
                 os.fchown(number, uid, -1)  # so that /dev/stdout can be opened by its user (runc)
 
     def open_tty(self, uid: int, *, console: bool) -> None:
-        """A pty of the container's own devpts; its slave is 0..2, the controlling terminal and /dev/console."""
+        """A pty of the container's own devpts; its slave is 0..2, controlling terminal and /dev/console."""
         master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if os.fstat(master).st_rdev != os.makedev(5, 2):
             raise StepError("stdio", 0, "/dev/pts/ptmx is not the pty multiplexer")
@@ -256,7 +256,7 @@ def run(prepared: Prepared, launch: plan.LaunchPlan | None) -> NoReturn:
 
 
 def join(prepared: Prepared, target: int, cgroup_fd: int) -> NoReturn:
-    """In a new child of the launcher: enter the namespaces of the process `target` is a pidfd of, and clone there.
+    """In a new child of the launcher: enter the namespaces of `target` (a pidfd), and clone there.
 
     The launcher becomes the parent of that clone; its pid is told as `["pid", number]`. Never returns.
     """

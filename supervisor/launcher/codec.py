@@ -40,15 +40,16 @@ _CLASSES: dict[str, Any] = {
     )
 }
 # Fields that hold a message, or a list of them. Everything else is plain.
-_NESTED: dict[Any, tuple[tuple[int, bool], ...]] = {
+_HOLDERS: dict[Any, tuple[tuple[str, bool], ...]] = {
+    protocol.Launch: (("plan", False),),
+    protocol.Exec: (("process", False),),
+    protocol.Started: (("info", False),),
+    protocol.State: (("runs", True), ("ended", True)),
+    plan.LaunchPlan: (("limits", False), ("steps", True), ("process", False), ("log", False)),
+}
+_NESTED = {
     kind: tuple((kind._fields.index(name), many) for name, many in fields)
-    for kind, fields in {
-        protocol.Launch: (("plan", False),),
-        protocol.Exec: (("process", False),),
-        protocol.Started: (("info", False),),
-        protocol.State: (("runs", True), ("ended", True)),
-        plan.LaunchPlan: (("limits", False), ("steps", True), ("process", False), ("log", False)),
-    }.items()
+    for kind, fields in _HOLDERS.items()
 }
 
 

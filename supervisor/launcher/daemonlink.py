@@ -13,7 +13,7 @@ from supervisor.launcher import codec, protocol
 
 _BACKLOG = 16
 _MAX_WAITING = 20_000
-"""Events for a daemon that does not read; above this the connection is closed, and the next one gets State."""
+"""Events for a daemon that does not read; above this it is dropped, and the next one gets State."""
 _SEND_BUFFER = 4 << 20
 
 

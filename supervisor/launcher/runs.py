@@ -49,6 +49,8 @@ class Run(Child):
     __slots__ = (
         "adopted",
         "cgroup",
+        "ended_ns",
+        "ended_wall",
         "events_fd",
         "freeze_wanted",
         "frozen",
@@ -61,8 +63,6 @@ class Run(Child):
         "started_ns",
         "started_wall",
         "ticks",
-        "ended_ns",
-        "ended_wall",
     )
 
     def __init__(
@@ -150,7 +150,7 @@ class ExecRun(Child):
 
 
 def exit_code(stage: str, number: int) -> int:
-    """Docker's exit code for a process that could not be started: 127 not found, 126 not permitted, else 128."""
+    """Docker's exit code for what could not be started: 127 not found, 126 not permitted, else 128."""
     if stage not in ("exec", "cwd", "mount"):
         return 128
     return {errno.ENOENT: 127, errno.EACCES: 126}.get(number, 128)

@@ -47,7 +47,7 @@ class Spawner:
         self._programs: dict[str, bytes] = {}
 
     def launch(self, launch: plan.LaunchPlan, cgroup: Cgroup) -> Spawned:
-        """Clone the first process of a run into a cgroup that exists. Raises StepError; nothing is left then."""
+        """Clone the first process of a run into a cgroup that exists. Raises StepError."""
         flags = sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
         if launch.net == "none":
             flags |= sc.CLONE_NEWNET
@@ -94,10 +94,12 @@ class Spawner:
                 spec,
                 far,
                 v1,
-                *given,
-                seccomp=program,
-                last_cap=self._last_cap,
-                signals=self._signals,
+                given[0],
+                given[1],
+                given[2],
+                program,
+                self._last_cap,
+                self._signals,
             )
             stage = "clone"
             # A signal that is handled in the child would be handled by the launcher's handlers.

@@ -68,7 +68,7 @@ class Root:
         """Execute them in order."""
         with_slaves = any(isinstance(step, plan.Bind) and step.propagation in _SLAVE for step in steps)
         try:
-            # Ours is a slave of the launcher's namespace so far; private is cheaper for the host's later mounts.
+            # Ours is a slave of the launcher's namespace so far; private is cheaper for later mounts.
             sc.mount("none", "/", None, sc.MS_REC | (sc.MS_SLAVE if with_slaves else sc.MS_PRIVATE))
             # A copy of the host's null device, to mask with: the one inside is not ours to trust.
             self._null = mounts.tree(sc.AT_FDCWD, "/dev/null")
@@ -137,8 +137,8 @@ class Root:
             raise StepError(
                 "mount",
                 0,
-                f"cannot bind {step.source} with propagation {step.propagation}: services share no mounts back"
-                " with the host; use rslave",
+                f"cannot bind {step.source} with propagation {step.propagation}: services share no"
+                " mounts back with the host; use rslave",
             )
         mounts.set_attributes(made, attributes, propagation=propagation)
         if step.target == "/" and self._fd < 0:

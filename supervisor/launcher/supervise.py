@@ -34,7 +34,7 @@ _REMOVE_TRIES = 12
 _COLLECT_EVERY = 1024
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 
-Handler = Callable[[Any], None]
+Handler = Callable[[Any], object]
 
 
 class Launcher:
@@ -66,8 +66,12 @@ class Launcher:
         """When the signals are set up. wake_fd: readable after a signal."""
         self._spawner = Spawner()
         self._watch(self._logs.fileno(), select.EPOLLIN, lambda _: self._logs.on_ready(), None)
-        self._watch(wake_fd, select.EPOLLIN, lambda fd: os.read(fd, 4096), wake_fd)
+        self._watch(wake_fd, select.EPOLLIN, self._woken, wake_fd)
         json.loads(json.dumps(["error", "", 0, ""]))
+
+    @staticmethod
+    def _woken(fd: int) -> None:
+        os.read(fd, 4096)
 
     def end_when_idle(self) -> None:
         """SIGTERM: end once no run lives. Their cgroup's unit is being stopped, and they are told, too."""
@@ -458,8 +462,7 @@ class Launcher:
         try:
             run.cgroup.freeze(request.frozen)
             run.freeze_wanted = request.frozen
-            self._freeze_progress(run)
-            if run.freeze_wanted is None:
+            if self._freeze_progress(run):
                 return
             if run.events_fd < 0 and (fd := run.cgroup.open_events()) >= 0:
                 run.events_fd = fd
@@ -475,18 +478,21 @@ class Launcher:
                 protocol.Frozen(run.instance, run.number, request.frozen, str(error.strerror or error))
             )
 
-    def _freeze_progress(self, run: Run) -> None:
+    def _freeze_progress(self, run: Run) -> bool:
+        """Tell the daemon if it is as wanted now; whether nothing is to be waited for."""
         wanted = run.freeze_wanted
-        if wanted is None or run.cgroup.is_frozen() != wanted:
-            return
+        if wanted is None:
+            return True
+        if run.cgroup.is_frozen() != wanted:
+            return False
         run.freeze_wanted = None
         run.frozen = wanted
         self._stop_events(run)
         self._daemon.send(protocol.Frozen(run.instance, run.number, wanted, ""))
+        return True
 
     def _freeze_poll(self, run: Run) -> None:
-        self._freeze_progress(run)
-        if run.freeze_wanted is not None and self._runs.get(run.instance) is run:
+        if not self._freeze_progress(run) and self._runs.get(run.instance) is run:
             self._after(_POLL_S, self._freeze_poll, run)
 
     def _freeze_late(self, what: tuple[Run, bool]) -> None:
