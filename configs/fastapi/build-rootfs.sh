@@ -74,7 +74,7 @@ done
 [ ${#sources[@]} -gt 0 ] || fail "cannot find in /etc/apt what apt knows: $archives"
 
 # How the host reaches them (a proxy, retries), which mmdebstrap does not take over by itself.
-apt-config dump --format '%f "%v";%n' | grep -E '^Acquire::(https?|Retries|Check-Valid-Until|ForceIPv)' |
+apt-config dump --format '%f "%v";%n' | grep -E '^Acquire::(https?|Retries|Check-Valid-Until|Check-Date|ForceIPv)' |
     grep -v ' "";$' >"$work/apt.conf" || true
 
 # --- build ---------------------------------------------------------------------------------------------------
