@@ -67,6 +67,7 @@ class Started:
 
     run: int
     pid: int
+    start_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

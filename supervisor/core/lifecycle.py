@@ -158,7 +158,9 @@ def _started(instance: Instance, event: ev.Started, now_s: float) -> Step:
         return instance, ()
     match instance.phase:
         case Starting():
-            running = replace(instance, phase=Running(event.pid, now_s), started_before=True)
+            running = replace(
+                instance, phase=Running(event.pid, now_s, start_ticks=event.start_ticks), started_before=True
+            )
             return running, (ev.Save(), ev.Tell("start", instance.reason))
         case Stopping() as phase if phase.started_s is None:
             # The stop overtook the start: what has just begun ends.

@@ -29,12 +29,16 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The main process lives. `signalled`: the last signal that a person sent it, and when."""
+    """The main process lives. `signalled`: the last signal that a person sent it, and when.
+
+    pid and start_ticks (field 22 of /proc/PID/stat) are its identity within one boot of the host.
+    """
 
     pid: int
     started_s: float
     paused: bool = False
     signalled: tuple[int, float] | None = None
+    start_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

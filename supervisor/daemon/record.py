@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.exits import Ending, Exit, SpawnFailure
-from supervisor.core.model import RestartRules, ServiceSpec
+from supervisor.core.model import RestartRules, ServiceSpec, Volume
 from supervisor.core.restart import History
 from supervisor.core.state import Created, Instance, Phase, Resting, Running, Starting, Stopping, Waiting
 
@@ -88,6 +88,19 @@ def load_spec(text: bytes) -> ServiceSpec:
         return msgspec.json.decode(text, type=ServiceSpec)
     except msgspec.MsgspecError as error:
         raise RecordError(f"cannot read a stored service definition: {error}") from error
+
+
+def save_volumes(volumes: tuple[Volume, ...]) -> bytes:
+    """The volumes that an instance's project declares, as JSON."""
+    return msgspec.json.encode(volumes)
+
+
+def load_volumes(text: bytes) -> tuple[Volume, ...]:
+    """Raises RecordError."""
+    try:
+        return msgspec.json.decode(text, type=tuple[Volume, ...])
+    except msgspec.MsgspecError as error:
+        raise RecordError(f"cannot read stored volumes: {error}") from error
 
 
 def _tagged(value: Phase | Ending) -> dict[str, Any]:

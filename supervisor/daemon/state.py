@@ -15,21 +15,23 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.core.exits import Ending
-from supervisor.core.model import ServiceSpec
+from supervisor.core.model import ServiceSpec, Volume
 from supervisor.core.state import Instance
 from supervisor.daemon.record import (
     RecordError,
     load_ending,
     load_instance,
     load_spec,
+    load_volumes,
     save_ending,
     save_instance,
     save_spec,
+    save_volumes,
 )
 
 SCHEMA = 1
@@ -40,7 +42,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITH
 CREATE TABLE IF NOT EXISTS instance (
     id TEXT PRIMARY KEY, project TEXT NOT NULL, service TEXT NOT NULL, number INTEGER NOT NULL,
     name TEXT NOT NULL UNIQUE, created_wall REAL NOT NULL, config_hash TEXT NOT NULL,
-    working_dir TEXT NOT NULL, spec BLOB NOT NULL, state BLOB NOT NULL
+    working_dir TEXT NOT NULL, volumes BLOB NOT NULL, spec BLOB NOT NULL, state BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS run (
     instance TEXT NOT NULL, run INTEGER NOT NULL, started_wall REAL, ended_wall REAL NOT NULL,
@@ -66,6 +68,7 @@ class Stored:
     created_wall: float
     config_hash: str
     working_dir: str
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +125,10 @@ class StateDatabase:
         """All instances, by name. One that cannot be read is reported and left where it is."""
         found = []
         rows = self._db.execute(
-            "SELECT state, spec, project, number, name, created_wall, config_hash, working_dir"
+            "SELECT state, spec, project, number, name, created_wall, config_hash, working_dir, volumes"
             " FROM instance ORDER BY name"
         )
-        for state, spec, project, number, name, created_wall, config_hash, working_dir in rows:
+        for state, spec, project, number, name, created_wall, config_hash, working_dir, volumes in rows:
             try:
                 found.append(
                     Stored(
@@ -137,6 +140,7 @@ class StateDatabase:
                         created_wall,
                         config_hash,
                         working_dir,
+                        load_volumes(volumes),
                     )
                 )
             except RecordError as error:
@@ -146,7 +150,7 @@ class StateDatabase:
     def put(self, stored: Stored) -> None:
         """Insert or replace an instance."""
         self._write(
-            "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 stored.instance.id,
                 stored.project,
@@ -156,42 +160,47 @@ class StateDatabase:
                 stored.created_wall,
                 stored.config_hash,
                 stored.working_dir,
+                save_volumes(stored.volumes),
                 save_spec(stored.spec),
                 save_instance(stored.instance),
             ),
         )
 
-    def save(self, instance: Instance) -> None:
-        """Store the state machine of an instance that was `put` before."""
-        self._write("UPDATE instance SET state = ? WHERE id = ?", (save_instance(instance), instance.id))
+    def commit(self, instances: Iterable[Instance], runs: Iterable[tuple[str, RunRecord]] = ()) -> None:
+        """Store the state machines of instances that were `put` before, and ends of runs, in one transaction.
 
-    def end_run(self, instance: Instance, record: RunRecord) -> None:
-        """Store the end of a run and the instance after it, in one transaction. A run ends once."""
+        A run ends once: a second report of the same end is dropped.
+        """
         try:
             with self._db:
-                self._db.execute(
-                    "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        instance.id,
-                        record.run,
-                        record.started_wall,
-                        record.ended_wall,
-                        save_ending(record.ending),
-                        record.verdict,
-                        record.user_s,
-                        record.system_s,
-                        record.max_rss_bytes,
-                        record.cpu_ns,
-                    ),
-                )
-                self._db.execute(
-                    "DELETE FROM run WHERE instance = ? AND run <= ?", (instance.id, record.run - RUNS_KEPT)
-                )
-                self._db.execute(
-                    "UPDATE instance SET state = ? WHERE id = ?", (save_instance(instance), instance.id)
+                for instance_id, run in runs:
+                    self._insert(instance_id, run)
+                self._db.executemany(
+                    "UPDATE instance SET state = ? WHERE id = ?",
+                    [(save_instance(instance), instance.id) for instance in instances],
                 )
         except sqlite3.Error as error:
             raise self._failure(error) from error
+
+    def _insert(self, instance_id: str, record: RunRecord) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                instance_id,
+                record.run,
+                record.started_wall,
+                record.ended_wall,
+                save_ending(record.ending),
+                record.verdict,
+                record.user_s,
+                record.system_s,
+                record.max_rss_bytes,
+                record.cpu_ns,
+            ),
+        )
+        self._db.execute(
+            "DELETE FROM run WHERE instance = ? AND run <= ?", (instance_id, record.run - RUNS_KEPT)
+        )
 
     def runs(self, instance_id: str) -> list[RunRecord]:
         """The stored runs, oldest first."""

@@ -45,7 +45,7 @@ def test_what_was_put_loads_equal(tmp_path: Path) -> None:
     changed = replace(
         stored().instance, phase=Waiting(4, 9.0), last=SpawnFailure("exec", 2, "x", 127), timer=4
     )
-    database.save(changed)
+    database.commit([changed])
     database.save_boot_id("boot-1")
     database.close()
     again = StateDatabase(path, quiet)
@@ -59,8 +59,8 @@ def test_the_last_fifty_runs_are_kept_and_a_run_is_recorded_once(tmp_path: Path)
     database = StateDatabase(str(tmp_path / "s.db"), quiet)
     database.put(stored())
     for run in range(1, RUNS_KEPT + 6):
-        database.end_run(stored().instance, RunRecord(run, 1.0, 2.0, Exit(run % 7), "why"))
-    database.end_run(stored().instance, RunRecord(RUNS_KEPT + 5, 1.0, 3.0, Exit(99), "again"))
+        database.commit([], [("p-web-1", RunRecord(run, 1.0, 2.0, Exit(run % 7), "why"))])
+    database.commit([], [("p-web-1", RunRecord(RUNS_KEPT + 5, 1.0, 3.0, Exit(99), "again"))])
     runs = database.runs("p-web-1")
     assert [record.run for record in runs] == list(range(6, RUNS_KEPT + 6))
     assert runs[-1].ending != Exit(99)
@@ -118,7 +118,7 @@ def test_a_kill_at_any_moment_leaves_a_state_that_loads(tmp_path: Path) -> None:
         "instance = Instance('i')\n"
         "database.put(Stored(instance, ServiceSpec('web'), 'p', 1, 'n', 0.0, 'h', '/'))\n"
         "for run in range(int(sys.argv[2]), 10**9):\n"
-        "    database.save(replace(instance, run=run))\n"
+        "    database.commit([replace(instance, run=run)])\n"
         "    print(run, flush=True)\n"
     )
     last = 0

@@ -1,0 +1,153 @@
+"""The daemon: everything put together, started in order and ended in order.
+
+Order of a start: lock, directories, database, host view, launcher (its State is matched with what is
+stored); only after that are services started that the policies bring back. A lost launcher is replaced, and
+the survivors are handed to the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from supervisor.core import events as ev
+from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.plans import LaunchPlans
+from supervisor.daemon.projects import Projects
+from supervisor.daemon.settings import Settings
+from supervisor.daemon.state import StateDatabase
+from supervisor.kernel import host
+from supervisor.launcher import protocol
+from supervisor.launcher.client import LauncherClient, LauncherError
+
+_RETRY_S = 1.0
+
+
+class DaemonError(Exception):
+    """The daemon cannot run as things are. The text is for the operator."""
+
+
+class Daemon:
+    """One supervisor of one state directory. `start`, then `stop`; used from one event loop."""
+
+    def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.paths = settings.paths
+        self._report = report
+        self._lock = -1
+        self._launcher: LauncherClient | None = None
+        self._state_seen: asyncio.Future[protocol.State] | None = None
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cgroup_base = "shipkeeper-" + _tag(settings.state_dir)
+        self.database: StateDatabase
+        self.engine: Engine
+        self.projects: Projects
+        self.ready = False
+
+    async def start(self) -> None:
+        """Raises DaemonError, StateError, LauncherError, HostError."""
+        self._prepare_directories()
+        self.database = StateDatabase(self.paths.database, self._report)
+        plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
+        self.engine = Engine(self.database, plans.plan, self._report)
+        self.projects = Projects(self.engine, plans.remove)
+        for stored in self.database.load(self._report):
+            self.engine.entries[stored.instance.id] = Entry(stored)
+        boot_id = host.boot_id()
+        same_boot = self.database.boot_id() == boot_id
+        starting = await self._connect(same_boot=same_boot)
+        self.database.save_boot_id(boot_id)
+        self.engine.flush()
+        self.ready = True
+        if starting:
+            why = "the supervisor started" if same_boot else "the host booted"
+            entries = [self.engine.entries[name] for name in starting]
+            self._background(self.projects.start(entries, why))
+
+    async def stop(self, *, services: bool) -> None:
+        """Let go of everything; with `services`, stop them first, dependents before what they need.
+
+        That is no stop by a person: their policies decide at the next start.
+        """
+        self._closing = True
+        if services:
+            running = list(self.engine.entries.values())
+            await self.projects.stop(running, manual=False, why="the supervisor was shut down")
+        self.engine.flush()
+        if self._launcher is not None:
+            if services:
+                self._launcher.send(protocol.Quit())
+                await asyncio.sleep(0)
+            self._launcher.close()
+        self.database.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+
+    async def _connect(self, *, same_boot: bool) -> list[str]:
+        self._state_seen = asyncio.get_running_loop().create_future()
+        self._launcher = await LauncherClient.connect(
+            self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
+        )
+        self.engine.send = self._launcher.send
+        state = await self._state_seen
+        return self.engine.adopt(state, same_boot=same_boot)
+
+    def _on_event(self, event: protocol.Event) -> None:
+        if isinstance(event, protocol.State):
+            if self._state_seen is not None and not self._state_seen.done():
+                self._state_seen.set_result(event)
+            return
+        self.engine.on_launcher(event)
+
+    def _on_lost(self) -> None:
+        if not self._closing:
+            self._report("the launcher died; its services run on, and a new one is started")
+            self._background(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        while not self._closing:
+            try:
+                starting = await self._connect(same_boot=True)
+            except LauncherError as error:
+                self._report(f"{error}; trying again in {_RETRY_S:g} s")
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for name in starting:
+                self.engine.post(name, ev.StartRequested("the launcher was replaced"))
+            return
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _prepare_directories(self) -> None:
+        try:
+            for directory in (self.paths.state_dir, self.paths.instances, self.paths.run_dir):
+                Path(directory).mkdir(0o711, parents=True, exist_ok=True)
+            Path(self.paths.root_mountpoint).mkdir(0o700, exist_ok=True)
+            self._lock = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DaemonError(
+                f"cannot start: another daemon has the state directory {self.paths.state_dir}; stop it, or set"
+                " SHIPKEEPER_STATE_DIR and SHIPKEEPER_RUN_DIR"
+            ) from None
+        except OSError as error:
+            raise DaemonError(
+                f"cannot use {error.filename}: {error.strerror}; the daemon runs as root"
+            ) from error
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.paths.api_socket).unlink()
+
+
+def _tag(state_dir: str) -> str:
+    """Keeps the cgroups of several supervisors on one host apart."""
+    return hashlib.sha256(state_dir.encode()).hexdigest()[:8]

@@ -1,0 +1,355 @@
+"""The one writer: event -> `lifecycle.step` -> effects, for every instance; and what the launcher reports.
+
+Nothing that waits for a disk stands between a death and the next life: a launch is sent at once, what has
+to be stored is gathered and committed once per loop turn, and only then are exit records acknowledged. A
+disk that is full is said and tried again; the launcher keeps the records meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from supervisor.core import events as ev
+from supervisor.core.boot import recover, starts_at_boot
+from supervisor.core.exits import Exit, SpawnFailure
+from supervisor.core.lifecycle import step
+from supervisor.core.state import Created, Instance, Resting, Running, Starting, Stopping
+from supervisor.daemon.state import RunRecord, StateDatabase, StateError, Stored
+from supervisor.launcher import protocol
+from supervisor.launcher.plan import LaunchPlan
+from supervisor.runtime.plan import next_run
+
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """One instance in memory: what is stored, and what belongs to this life of the daemon only."""
+
+    stored: Stored
+    plan: LaunchPlan | None = None
+    started_wall: float | None = None
+    timer: asyncio.TimerHandle | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def instance(self) -> Instance:
+        return self.stored.instance
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the event stream carries: Docker's action, and why."""
+
+    wall: float
+    action: str
+    instance: str
+    name: str
+    project: str
+    service: str
+    why: str
+
+
+def _unsent(request: protocol.Request) -> None:
+    """Before a launcher is connected, and while it is away: its `State` settles everything later."""
+    del request
+
+
+def boottime_s() -> float:
+    """CLOCK_BOOTTIME in seconds: runs on while the host sleeps, never jumps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Engine:
+    """See the module. All methods belong to the event loop.
+
+    plans: makes the launch plan of a stored instance; blocks, so it is called in a thread. Raises an error
+    whose text is for the user.
+    """
+
+    def __init__(
+        self,
+        database: StateDatabase,
+        plans: Callable[[Stored], LaunchPlan],
+        report: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._plans = plans
+        self._report = report
+        self.entries: dict[str, Entry] = {}
+        self.send: Callable[[protocol.Request], None] = _unsent
+        self.subscribers: set[Callable[[Published], None]] = set()
+        self._dirty: set[str] = set()
+        self._ended: list[tuple[str, RunRecord]] = []
+        self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- events ---------------------------------------------------------------------------------
+    def post(self, instance_id: str, event: ev.Event) -> None:
+        """Apply an event. One for an instance that is gone is dropped."""
+        entry = self.entries.get(instance_id)
+        if entry is None:
+            return
+        instance, effects = step(entry.instance, event, boottime_s(), random.random())  # noqa: S311 - jitter
+        self._set(entry, instance)
+        for effect in effects:
+            self._carry_out(entry, effect)
+
+    def on_launcher(self, event: protocol.Event) -> None:
+        """An event of the launcher, except `State`, which `adopt` takes."""
+        match event:
+            case protocol.Started(info=info):
+                entry = self.entries.get(info.instance)
+                if entry is not None and entry.instance.run == info.run:
+                    entry.started_wall = info.started_wall
+                self.post(info.instance, ev.Started(info.run, info.pid, info.start_ticks))
+            case protocol.LaunchFailed():
+                failure = SpawnFailure(event.stage, event.errno, event.detail, event.code)
+                self._end(event.instance, event.run, failure, None)
+            case protocol.Exited():
+                ending = Exit(event.code, event.signal, event.oom, event.lost)
+                self._end(event.instance, event.run, ending, event)
+            case protocol.Frozen():
+                if event.error:
+                    self._report(f"cannot freeze or thaw {event.instance}: {event.error}")
+                else:
+                    self.post(event.instance, ev.Paused(event.run, event.frozen))
+            case protocol.Problem():
+                self._report(event.what)
+            case (
+                protocol.State()
+                | protocol.ExecStarted()
+                | protocol.ExecFailed()
+                | protocol.ExecExited()
+                | protocol.LogCounted()
+                | protocol.Pong()
+            ):
+                pass
+            case _:
+                assert_never(event)
+
+    def _end(
+        self, instance_id: str, run: int, ending: Exit | SpawnFailure, record: protocol.Exited | None
+    ) -> None:
+        entry = self.entries.get(instance_id)
+        if entry is None:
+            self.send(protocol.Ack(instance_id, run))
+            return
+        if isinstance(ending, Exit):
+            self.post(instance_id, ev.Exited(run, ending))
+        else:
+            self.post(instance_id, ev.LaunchFailed(run, ending))
+        kept = RunRecord(run, None, time.time(), ending, entry.instance.reason)
+        if record is not None:
+            kept = replace(
+                kept,
+                started_wall=record.started_wall,
+                ended_wall=record.ended_wall,
+                user_s=record.user_s,
+                system_s=record.system_s,
+                max_rss_bytes=record.max_rss_bytes,
+                cpu_ns=record.cpu_ns,
+            )
+        self._ended.append((instance_id, kept))
+        self._dirty.add(instance_id)
+        self._flush_soon()
+
+    # --- a start of the daemon --------------------------------------------------------------------
+    def adopt(self, state: protocol.State, *, same_boot: bool) -> list[str]:
+        """Match what is stored with what the launcher says; returns the instances that are to be started.
+
+        Survivors are kept; an end that came meanwhile is judged as if the daemon had been there; what an
+        earlier launcher started is handed to this one (Adopt).
+        """
+        runs = {info.instance: info for info in state.runs}
+        ended = {record.instance: record for record in state.ended}
+        start = []
+        for instance_id, entry in self.entries.items():
+            if instance_id in runs:
+                self._take(entry, runs[instance_id])
+            elif instance_id in ended:
+                self._catch_up(entry, ended[instance_id])
+            elif same_boot and isinstance(entry.instance.phase, Running) and entry.instance.phase.start_ticks:
+                self._hand_over(entry, entry.instance.phase)
+            else:
+                self._set(entry, recover(entry.instance))
+                if starts_at_boot(entry.instance):
+                    start.append(instance_id)
+        for instance_id in ended:
+            if instance_id not in self.entries:
+                self.send(protocol.Ack(instance_id, ended[instance_id].run))
+        for instance_id, info in runs.items():
+            if instance_id not in self.entries:
+                self._report(f"run {info.run} of unknown instance {instance_id} (pid {info.pid}) is ended")
+                self.send(protocol.Kill(instance_id, info.run))
+        return start
+
+    def _take(self, entry: Entry, info: protocol.RunInfo) -> None:
+        instance = entry.instance
+        entry.started_wall = info.started_wall
+        if isinstance(instance.phase, Stopping) and instance.run == info.run:
+            self.post(instance.id, ev.TimerFired(instance.phase.timer))
+            return
+        phase = Running(info.pid, info.started_ns / 1e9, info.frozen, start_ticks=info.start_ticks)
+        self._set(entry, replace(instance, run=info.run, phase=phase, started_before=True))
+
+    def _catch_up(self, entry: Entry, record: protocol.Exited | protocol.LaunchFailed) -> None:
+        instance = entry.instance
+        if isinstance(instance.phase, Starting | Running | Stopping) or record.run > instance.run:
+            phase = instance.phase
+            if not isinstance(phase, Stopping):
+                began = record.started_ns if isinstance(record, protocol.Exited) else record.at_ns
+                phase = Running(0, began / 1e9)
+            self._set(entry, replace(instance, run=record.run, phase=phase, started_before=True))
+            self.on_launcher(record)
+        else:
+            self.send(protocol.Ack(instance.id, record.run))
+
+    def _hand_over(self, entry: Entry, phase: Running) -> None:
+        spec = entry.stored.spec
+        plan = self._plans(entry.stored)
+        entry.plan = plan
+        self.send(
+            protocol.Adopt(
+                entry.instance.id,
+                entry.instance.run,
+                phase.pid,
+                phase.start_ticks,
+                next_run(plan, entry.instance.run, "").cgroup,
+                int(phase.started_s * 1e9),
+                plan.log.path,
+                plan.log.max_size_bytes,
+                plan.log.max_files,
+                spec.tty,
+                "",
+            )
+        )
+
+    # --- effects ----------------------------------------------------------------------------------
+    def _carry_out(self, entry: Entry, effect: ev.Effect) -> None:
+        instance = entry.instance
+        match effect:
+            case ev.Launch():
+                self._launch(entry, effect.run)
+            case ev.Signal():
+                self.send(protocol.Signal(instance.id, effect.run, effect.signum))
+            case ev.KillAll():
+                self.send(protocol.Kill(instance.id, effect.run))
+            case ev.Freeze():
+                self.send(protocol.Freeze(instance.id, effect.run, effect.paused))
+            case ev.Arm():
+                if entry.timer is not None:
+                    entry.timer.cancel()
+                wait_s = max(0.0, effect.at_s - boottime_s())
+                loop = asyncio.get_running_loop()
+                entry.timer = loop.call_later(wait_s, self.post, instance.id, ev.TimerFired(effect.timer))
+            case ev.Save():
+                self._dirty.add(instance.id)
+                self._flush_soon()
+            case ev.Tell():
+                self._publish(entry, effect)
+            case ev.StopProject():
+                for other in list(self.entries.values()):
+                    if other.stored.project == entry.stored.project and other is not entry:
+                        self.post(
+                            other.instance.id,
+                            ev.StopRequested(manual=True, why=f"{entry.stored.name} gave up"),
+                        )
+            case _:
+                assert_never(effect)
+
+    def _launch(self, entry: Entry, run: int) -> None:
+        if entry.plan is not None:
+            self.send(protocol.Launch(next_run(entry.plan, run, "")))
+            return
+        task = asyncio.get_running_loop().create_task(self._prepare_and_launch(entry, run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepare_and_launch(self, entry: Entry, run: int) -> None:
+        try:
+            plan = await asyncio.to_thread(self._plans, entry.stored)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this start that failed
+            failure = SpawnFailure("prepare", getattr(error, "errno", None) or 0, str(error), 128)
+            self._end(entry.instance.id, run, failure, None)
+            return
+        entry.plan = plan
+        if entry.instance.run == run and isinstance(entry.instance.phase, Starting):
+            self.send(protocol.Launch(next_run(plan, run, "")))
+        else:
+            # The stop overtook the preparation: no launcher will report this run.
+            self._end(
+                entry.instance.id, run, SpawnFailure("prepare", 0, "stopped before it began", 128), None
+            )
+
+    def _publish(self, entry: Entry, tell: ev.Tell) -> None:
+        stored = entry.stored
+        event = Published(
+            time.time(),
+            tell.action,
+            stored.instance.id,
+            stored.name,
+            stored.project,
+            stored.spec.name,
+            tell.why,
+        )
+        for subscriber in list(self.subscribers):
+            subscriber(event)
+
+    def _set(self, entry: Entry, instance: Instance) -> None:
+        if instance is entry.stored.instance:
+            return
+        entry.stored = replace(entry.stored, instance=instance)
+        entry.changed.set()
+        entry.changed = asyncio.Event()
+
+    # --- storing ----------------------------------------------------------------------------------
+    def _flush_soon(self) -> None:
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Commit what is to be stored, then acknowledge. On a full disk: say so, try again in a second."""
+        self._flushing = None
+        dirty = [self.entries[name].instance for name in self._dirty if name in self.entries]
+        ended, self._ended = self._ended, []
+        try:
+            self._database.commit(dirty, ended)
+        except StateError as error:
+            self._report(f"{error}; trying again in {_RETRY_S:g} s")
+            self._ended = ended + self._ended
+            self._flushing = asyncio.get_running_loop().call_later(_RETRY_S, self.flush)
+            return
+        self._dirty.clear()
+        for instance_id, record in ended:
+            self.send(protocol.Ack(instance_id, record.run))
+
+    # --- instances --------------------------------------------------------------------------------
+    def add(self, stored: Stored) -> Entry:
+        """Store a new instance. Raises StateError."""
+        self._database.put(stored)
+        entry = Entry(stored)
+        self.entries[stored.instance.id] = entry
+        self._publish(entry, ev.Tell("create"))
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """Drop an instance that is down, from memory and database. Raises StateError."""
+        if not isinstance(entry.instance.phase, Created | Resting):
+            raise AssertionError("only an instance that is down can be forgotten")
+        if entry.timer is not None:
+            entry.timer.cancel()
+        self.flush()
+        self._database.remove(entry.instance.id)
+        del self.entries[entry.instance.id]
+        self._publish(entry, ev.Tell("destroy"))
+
+    async def until(self, entry: Entry, reached: Callable[[Instance], bool]) -> None:
+        """Wait for a condition on an instance."""
+        while not reached(entry.instance):
+            await entry.changed.wait()

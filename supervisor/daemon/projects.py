@@ -1,0 +1,183 @@
+"""Operations on projects and on several instances: up, down, stop in order. They post events and wait."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import msgspec
+
+from supervisor.core import events as ev
+from supervisor.core.graph import waves
+from supervisor.core.model import Project, ServiceSpec
+from supervisor.core.reconcile import Observed, Operation, Plan, container_name, reconcile
+from supervisor.core.state import Created, Instance, Resting, Running, Waiting
+from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.state import Stored
+from supervisor.runtime.translate import PlanError
+
+
+def config_hash(spec: ServiceSpec) -> str:
+    """A digest of the whole definition of a service."""
+    return hashlib.sha256(msgspec.json.encode(spec)).hexdigest()
+
+
+def stop_signal(spec: ServiceSpec) -> int:
+    """Number of the stop signal; SIGTERM where none is named."""
+    return 15 if spec.stop_signal is None else int(signal.Signals[_signal_name(spec.stop_signal)])
+
+
+def _signal_name(text: str) -> str:
+    if text.isdigit():
+        return signal.Signals(int(text)).name
+    return text if text.startswith("SIG") else f"SIG{text}"
+
+
+def is_down(instance: Instance) -> bool:
+    """Nothing of it runs and nothing will start it by itself."""
+    return isinstance(instance.phase, Created | Resting)
+
+
+def has_begun(instance: Instance) -> bool:
+    """A start has come to something: it runs, or waits for the next try, or is down again."""
+    return isinstance(instance.phase, Running | Waiting | Resting)
+
+
+class Projects:
+    """The operations; one project is changed by one caller at a time."""
+
+    def __init__(self, engine: Engine, remove_files: Callable[[Stored], None]) -> None:
+        self._engine = engine
+        self._remove_files = remove_files
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def entries(self, project: str) -> list[Entry]:
+        """Instances of a project, by name."""
+        found = [e for e in self._engine.entries.values() if e.stored.project == project]
+        return sorted(found, key=lambda entry: entry.stored.name)
+
+    def plan(self, project: Project) -> Plan:
+        """What `up` would do."""
+        observed = tuple(
+            Observed(
+                entry.instance.id,
+                entry.stored.name,
+                entry.stored.spec.name,
+                entry.stored.config_hash,
+                not is_down(entry.instance),
+            )
+            for entry in self.entries(project.name)
+        )
+        return reconcile(project, {s.name: config_hash(s) for s in project.services}, observed)
+
+    async def up(self, project: Project) -> AsyncIterator[tuple[Operation, str]]:
+        """Make it so; yields each operation with what came of it, in dependency order."""
+        async with self._locks.setdefault(project.name, asyncio.Lock()):
+            for operation in self.plan(project).operations:
+                match operation.verb:
+                    case "keep" | "orphan":
+                        yield operation, operation.cause
+                        continue
+                    case "recreate":
+                        old = self._engine.entries[operation.id]
+                        await self.stop([old], manual=False, why="recreated")
+                        await self.remove(old)
+                        entry = self._create(project, project.service(operation.service))
+                    case "create":
+                        entry = self._create(project, project.service(operation.service))
+                    case "start":
+                        entry = self._engine.entries[operation.id]
+                self._engine.post(entry.instance.id, ev.StartRequested())
+                await self._engine.until(entry, has_begun)
+                yield operation, _outcome(entry)
+
+    def _create(self, project: Project, spec: ServiceSpec) -> Entry:
+        name = container_name(project.name, spec)
+        if any(entry.stored.name == name for entry in self._engine.entries.values()):
+            raise PlanError(
+                f"cannot create {name}: the name is taken; remove that one, or set container_name"
+            )
+        instance = Instance(
+            secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
+        )
+        stored = Stored(
+            instance,
+            spec,
+            project.name,
+            1,
+            name,
+            time.time(),
+            config_hash(spec),
+            project.working_dir,
+            project.volumes,
+        )
+        return self._engine.add(stored)
+
+    async def stop(
+        self,
+        entries: Iterable[Entry],
+        *,
+        manual: bool = True,
+        grace_s: float | None = None,
+        hold_s: float | None = None,
+        why: str = "stopped by you",
+    ) -> None:
+        """Stop instances, dependents before what they depend on, and wait until all are down."""
+        wanted = list(entries)
+        request = ev.StopRequested(manual, grace_s, None, hold_s, why)
+        for wave in reversed(waves(_needs(wanted))):
+            group = [entry for entry in wanted if _key(entry) in wave]
+            for entry in group:
+                self._engine.post(entry.instance.id, request)
+            for entry in group:
+                await self._engine.until(entry, is_down)
+
+    async def start(self, entries: Iterable[Entry], why: str = "started by you") -> None:
+        """Start instances in dependency order; returns when each start has come to something."""
+        wanted = list(entries)
+        for wave in waves(_needs(wanted)):
+            group = [entry for entry in wanted if _key(entry) in wave]
+            for entry in group:
+                self._engine.post(entry.instance.id, ev.StartRequested(why))
+            for entry in group:
+                await self._engine.until(entry, has_begun)
+
+    async def remove(self, entry: Entry) -> None:
+        """Forget an instance that is down, with its files."""
+        self._engine.forget(entry)
+        await asyncio.to_thread(self._remove_files, entry.stored)
+
+    async def down(self, project: str) -> list[str]:
+        """Stop and remove everything of a project; the names of what went."""
+        async with self._locks.setdefault(project, asyncio.Lock()):
+            entries = self.entries(project)
+            await self.stop(entries, manual=True)
+            for entry in entries:
+                await self.remove(entry)
+            return [entry.stored.name for entry in entries]
+
+
+def _key(entry: Entry) -> str:
+    return f"{entry.stored.project}\0{entry.stored.spec.name}"
+
+
+def _needs(entries: list[Entry]) -> dict[str, list[str]]:
+    return {
+        _key(entry): [f"{entry.stored.project}\0{d.service}" for d in entry.stored.spec.depends_on]
+        for entry in entries
+    }
+
+
+def _outcome(entry: Entry) -> str:
+    instance = entry.instance
+    match instance.phase:
+        case Running():
+            return "running"
+        case Waiting():
+            return f"restarting: {instance.reason}"
+        case _:
+            return f"exited: {instance.reason}"
