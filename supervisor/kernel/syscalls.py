@@ -28,14 +28,15 @@ _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 _NR_OLD = {
-    "x86_64": {"pivot_root": 155, "capset": 126},
-    "aarch64": {"pivot_root": 41, "capset": 91},
-    "riscv64": {"pivot_root": 41, "capset": 91},
-    "ppc64le": {"pivot_root": 203, "capset": 184},
-    "s390x": {"pivot_root": 217, "capset": 185},
-}.get(platform.machine(), {"pivot_root": -1, "capset": -1})
+    "x86_64": {"pivot_root": 155, "capset": 126, "rt_sigaction": 13},
+    "aarch64": {"pivot_root": 41, "capset": 91, "rt_sigaction": 134},
+    "riscv64": {"pivot_root": 41, "capset": 91, "rt_sigaction": 134},
+    "ppc64le": {"pivot_root": 203, "capset": 184, "rt_sigaction": 173},
+    "s390x": {"pivot_root": 217, "capset": 185, "rt_sigaction": 174},
+}.get(platform.machine(), {"pivot_root": -1, "capset": -1, "rt_sigaction": -1})
 _NR_PIVOT_ROOT = _NR_OLD["pivot_root"]
 _NR_CAPSET = _NR_OLD["capset"]
+_NR_RT_SIGACTION = _NR_OLD["rt_sigaction"]
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -146,6 +147,7 @@ _path_call_how = _prototype(_libc, "syscall", _long, _long, _str, _ptr, _long, r
 _move_mount = _prototype(_libc, "syscall", _long, _long, _str, _long, _str, _long, result=_long)
 _fsopen = _prototype(_libc, "syscall", _long, _str, _long, result=_long)
 _three = _prototype(_libc, "syscall", _long, _long, _long, _long, result=_long)
+_sigaction = _prototype(_libc, "syscall", _long, _long, _ptr, _ptr, _long, result=_long)
 _two_pointers = _prototype(_libc, "syscall", _long, _ptr, _ptr, result=_long)
 _pivot_root = _prototype(_libc, "syscall", _long, _str, _str, result=_long)
 _clone3 = _locked["syscall"]
@@ -315,6 +317,13 @@ def close_range(first: int, last: int) -> None:
     """close_range(2): close every descriptor in first..last. Raises OSError."""
     if first <= last and _three(_NR_CLOSE_RANGE, first, last, 0) < 0:
         fail(f"close_range({first}, {last})")
+
+
+def default_signal(number: int) -> None:
+    """Give a signal its default action; also 32 and 33, which the C library keeps from us. Raises OSError."""
+    nothing = ctypes.create_string_buffer(64)
+    if _sigaction(_NR_RT_SIGACTION, number, ctypes.addressof(nothing), None, 8) < 0:
+        fail(f"rt_sigaction({number})")
 
 
 def capset(permitted: int, effective: int, inheritable: int) -> None:

@@ -112,6 +112,9 @@ def harden(cgroup_base: str | None) -> cgroups.CgroupSetup:
         raise StartError(f"cannot set up the launcher: {error.strerror}") from error
     with contextlib.suppress(OSError):  # needs CAP_SYS_RESOURCE, without which it stays as it is
         Path("/proc/self/oom_score_adj").write_text("-900")
+    for number in (32, 33):  # a starter may have ignored them, and Python cannot change that in a child
+        with contextlib.suppress(OSError):
+            sc.default_signal(number)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     return setup

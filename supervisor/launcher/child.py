@@ -40,7 +40,7 @@ JOINED = (
 
 
 class Prepared(NamedTuple):
-    """What is opened and read before the clone. stdin, stdout, stderr are -1 where the child makes its own."""
+    """What is opened and read before the clone. stdin, stdout, stderr: -1 where the child makes its own."""
 
     process: plan.Process
     channel: socket.socket

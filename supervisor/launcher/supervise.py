@@ -170,6 +170,9 @@ class Launcher:
 
     # --- the daemon -----------------------------------------------------------------------------
     def _on_connection(self, _: None) -> None:
+        # A daemon that has gone may have said things before: they still hold.
+        while self._daemon.connected and self._one_request():
+            pass
         try:
             self._daemon.accept()
         except OSError as error:
@@ -179,14 +182,21 @@ class Launcher:
 
     def _on_request(self, _: None) -> None:
         """One request a turn, so that a death never waits for a long queue."""
+        self._one_request()
+
+    def _one_request(self) -> bool:
+        """Whether there was one."""
         try:
             request = self._daemon.receive()
         except codec.ProtocolError as error:
             self._problem(str(error))
-            return
+            return True
+        if request is not None:
+            self._guard(self._handle, request)
+        return request is not None
+
+    def _handle(self, request: Any) -> None:
         match request:
-            case None:
-                return
             case protocol.Launch(plan=launch):
                 self._launch(launch)
             case protocol.Ack():
