@@ -1,4 +1,4 @@
-"""A launcher in a directory of its own, the client with which the tests talk to it, and plans made by hand."""
+"""A launcher in a directory of its own, a client with which tests talk to it, and plans made by hand."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class Bench:
             self._client.close()
         self.events.clear()
         self.lost = False
+        self._news = asyncio.Event()  # of the loop that we are in now
         self._client = await LauncherClient.connect(self.paths, self._on_event, on_lost=self._on_lost)
         return await self.event(protocol.State)
 

@@ -1,4 +1,4 @@
-"""Executors of launch plans for the isolation tests.
+"""Executors of launch plans for the isolation tests: the launcher, and a second opinion.
 
 `UtilLinux` carries a plan out with unshare, mount and setpriv from Debian's util-linux: an independent
 reading of what the steps mean, on the real kernel, without the launcher. It resolves targets by name and
@@ -7,14 +7,18 @@ knows no seccomp, so it says so in `lacks`, and the tests that need these skip w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import subprocess
 from typing import Protocol, assert_never
 
+import launcherbench
+
 from supervisor.core.paths import Paths
-from supervisor.kernel import capabilities
-from supervisor.launcher import plan
+from supervisor.kernel import capabilities, seccomp
+from supervisor.launcher import plan, protocol
+from supervisor.runtime.translate import DEFAULT_CAPABILITIES
 
 _FLAGS = {1: "ro", 2: "nosuid", 4: "nodev", 8: "noexec"}
 _ULIMITS = {7: "n", 4: "c", 3: "s"}
@@ -32,6 +36,47 @@ class Executor(Protocol):
     def run_to_end(self, launch: plan.LaunchPlan) -> int:
         """Run the plan; its exit code. Output is appended to the plan's log."""
 
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+class RealLauncher:
+    """The launcher itself, started for these tests, with the default seccomp profile."""
+
+    def __init__(self, base: str) -> None:
+        self.bench = launcherbench.Bench(base)
+        self.paths = self.bench.paths
+        self.cgroup_base = self.bench.cgroup_base
+        self.lacks = frozenset[str]()
+        caps = frozenset[str | int](DEFAULT_CAPABILITIES)
+        self.seccomp_path = seccomp.install(self.paths.seccomp, seccomp.compile_default(caps))
+
+    def run_to_end(self, launch: plan.LaunchPlan) -> int:
+        """Run the plan; a run that could not start has the code of its record, and its detail as output."""
+        return asyncio.run(self._run(launch))
+
+    async def _run(self, launch: plan.LaunchPlan) -> int:
+        await self.bench.connect()
+        self.bench.send(protocol.Launch(launch))
+
+        def ended() -> protocol.Exited | protocol.LaunchFailed | None:
+            kinds = (protocol.Exited, protocol.LaunchFailed)
+            return next((event for event in self.bench.events if isinstance(event, kinds)), None)
+
+        end = await self.bench.until(ended, "the end")
+        assert end is not None
+        self.bench.send(protocol.Ack(end.instance, end.run))
+        await self.bench.settled()
+        self.bench.disconnect()
+        if isinstance(end, protocol.LaunchFailed):
+            with open(launch.log.path, "a") as log:
+                log.write(f"{end.stage}: {end.detail}\n")
+        return end.code
+
+    def close(self) -> None:
+        """End it, and remove its cgroups."""
+        asyncio.run(self.bench.shut_down())
+
 
 class UtilLinux:
     """See the module."""
@@ -41,6 +86,9 @@ class UtilLinux:
         self.seccomp_path = "/nonexistent.bpf"
         self.cgroup_base = "unused"
         self.lacks = frozenset(("seccomp", "resolve", "clean"))
+
+    def close(self) -> None:
+        """Nothing lives."""
 
     def run_to_end(self, launch: plan.LaunchPlan) -> int:
         """Run the plan in a shell script that ends in exec."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import Executor, UtilLinux
+from launching import Executor, RealLauncher, UtilLinux
 
 from supervisor.core.model import Device, Mount, Project, ServiceSpec, Ulimit
 from supervisor.kernel import capabilities
@@ -100,17 +100,18 @@ class World:
         return {**found, "code": code, "log": log.read_text() if log.exists() else ""}
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+@pytest.fixture(scope="module", params=[RealLauncher, UtilLinux])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """One executor for all probes."""
     base = tempfile.mkdtemp(prefix="shipkeeper-test-")
+    launcher: Executor = request.param(base)
     try:
-        launcher = UtilLinux(base)
         out = Path(base, "out")
         out.mkdir()
         out.chmod(0o777)
         yield World(launcher, prepare_host(launcher.paths), out)
     finally:
+        launcher.close()
         shutil.rmtree(base)
 
 
