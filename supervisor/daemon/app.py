@@ -137,8 +137,8 @@ class Daemon:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DaemonError(
-                f"cannot start: another daemon has the state directory {self.paths.state_dir}; stop it, or set"
-                " SHIPKEEPER_STATE_DIR and SHIPKEEPER_RUN_DIR"
+                f"cannot start: another daemon has the state directory {self.paths.state_dir}; stop it, or"
+                " set SHIPKEEPER_STATE_DIR and SHIPKEEPER_RUN_DIR"
             ) from None
         except OSError as error:
             raise DaemonError(

@@ -1,0 +1,101 @@
+"""The supervisor in this process: as the daemon, or in the foreground of `up`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import structlog
+
+from supervisor.api.server import serve
+from supervisor.core.model import Project
+from supervisor.daemon.app import Daemon
+from supervisor.daemon.settings import Settings
+
+
+def _reporter(settings: Settings) -> Callable[[str], None]:
+    """Lines for the operator: JSON for a journal, words for a terminal."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not os.isatty(2))
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    log = structlog.get_logger()
+
+    def report(text: str) -> None:
+        log.warning(text)
+
+    return report
+
+
+def notify(state: str) -> None:
+    """sd_notify(3): tell systemd, if it asked to be told."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+async def run_daemon(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT; the services run on."""
+    ended = _until_signal()
+    daemon = Daemon(settings, _reporter(settings))
+    await daemon.start()
+    async with serve(daemon):
+        notify("READY=1")
+        interval = float(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+        while not ended.done():
+            await asyncio.wait([ended], timeout=interval or None)
+            notify("WATCHDOG=1")
+        notify("STOPPING=1")
+    await daemon.stop(services=False)
+
+
+async def run_foreground(settings: Settings, project: Project, say: Callable[[str], None]) -> None:
+    """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
+    ended = _until_signal()
+    daemon = Daemon(settings, _reporter(settings))
+    await daemon.start()
+    async with serve(daemon):
+        daemon.engine.subscribers.add(
+            lambda event: say(f"{event.name} {event.action}" + (f": {event.why}" if event.why else ""))
+        )
+        bring_up = asyncio.ensure_future(_bring_up(daemon, project))
+        await asyncio.wait([ended, bring_up], return_when=asyncio.FIRST_COMPLETED)
+        if bring_up.done():
+            bring_up.result()
+            say(f"{project.name} is up; Ctrl-C stops it")
+            await ended
+        else:
+            bring_up.cancel()
+        say("stopping")
+    await daemon.stop(services=True)
+
+
+async def _bring_up(daemon: Daemon, project: Project) -> None:
+    async for _ in daemon.projects.up(project):
+        pass
+
+
+def _until_signal() -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return ended
