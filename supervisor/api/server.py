@@ -250,7 +250,9 @@ class Api:
         return web.json_response([msgspec.to_builtins(op) for op in plan.operations])
 
     async def down(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._daemon.projects.down(request.match_info["project"]))
+        volumes = request.query.get("volumes") == "1"
+        project = request.match_info["project"]
+        return web.json_response(await self._daemon.projects.down(project, volumes=volumes))
 
     async def stop_project(self, request: web.Request) -> web.Response:
         entries = self._daemon.projects.entries(request.match_info["project"])

@@ -166,11 +166,12 @@ def _because(line: dict[str, str]) -> str:
 
 
 @cli.command()
+@click.option("-v", "--volumes", is_flag=True, help="Its named volumes too.")
 @click.pass_obj
-def down(context: Context) -> None:
+def down(context: Context, volumes: bool) -> None:
     """Stop and remove everything of the project; named volumes stay."""
     name = context.project_name()
-    gone = context.client.call("POST", f"/projects/{name}/down")
+    gone = context.client.call("POST", f"/projects/{name}/down", {"volumes": 1 if volumes else None})
     for container in gone:
         click.echo(f"{container}: removed")
     if not gone:
@@ -299,10 +300,12 @@ def wait(context: Context, name: str) -> None:
 
 
 @cli.command()
+@click.option("--format", "form", type=click.Choice(["json"]), default="json", help="What to print.")
 @click.argument("name")
 @click.pass_obj
-def inspect(context: Context, name: str) -> None:
+def inspect(context: Context, form: str, name: str) -> None:
     """Everything about one service instance, as JSON."""
+    del form  # the only one; named so that scripts may say it
     view = context.client.call("GET", f"/containers/{name}/json", {"project": context.project})
     click.echo(json.dumps(view, indent=2))
 

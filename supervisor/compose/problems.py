@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
+
+_LONGEST = 400
+"""Characters of a message: it is one line that a person reads, whatever the file holds."""
 
 
 class Mark(NamedTuple):
@@ -49,19 +53,29 @@ class ComposeErrors(ComposeError):  # noqa: N818 - several problems, as the name
 
 
 class Findings:
-    """Collects errors and warnings, so that all of them are reported at once."""
+    """Collects errors and warnings, so that all of them are reported at once, each once."""
 
     def __init__(self) -> None:
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
+        self._seen: set[tuple[Mark, str]] = set()
 
     def error(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
         """Note what makes the project unusable."""
-        _add(self.errors, Problem(mark.file, mark.line, mark.column, path, message, hint))
+        self._add(self.errors, mark, path, message, hint)
 
     def warn(self, mark: Mark, path: str, message: str, hint: str = "") -> None:
         """Note what is accepted, but probably not meant."""
-        _add(self.warnings, Problem(mark.file, mark.line, mark.column, path, message, hint))
+        self._add(self.warnings, mark, path, message, hint)
+
+    def _add(self, found: list[Problem], mark: Mark, path: str, message: str, hint: str) -> None:
+        # What stands behind an anchor that is used ten times is wrong once.
+        generic = message.removeprefix(path)
+        if (mark, generic) in self._seen:
+            return
+        self._seen.add((mark, generic))
+        short = message if len(message) <= _LONGEST else message[:_LONGEST] + "..."
+        found.append(Problem(mark.file, mark.line, mark.column, path, short, hint))
 
     def raise_errors(self, files: Iterable[str] = ()) -> None:
         """Raise ComposeErrors if there are errors, sorted by file (in the order given), line and column."""
@@ -77,15 +91,13 @@ def in_order(problems: Iterable[Problem], files: Iterable[str]) -> tuple[Problem
     )
 
 
-def _add(found: list[Problem], problem: Problem) -> None:
-    """An anchor that is used ten times is wrong once."""
-    same = (problem.file, problem.line, problem.column, problem.message)
-    if all((old.file, old.line, old.column, old.message) != same for old in found[-200:]):
-        found.append(problem)
-
-
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a misspelt one probably means."""
+    return _nearest(word[:60], tuple(sorted(known)))
+
+
+@lru_cache(maxsize=1000)
+def _nearest(word: str, known: tuple[str, ...]) -> str | None:
     from difflib import get_close_matches  # costs milliseconds, and most files have no mistake
 
     lowered = {name.lower(): name for name in known}

@@ -101,6 +101,8 @@ def _check_cycles(drafts: Mapping[str, Draft], findings: Findings) -> None:
                 done.add(trail.pop())
             elif needed in trail:
                 circle = [*trail[trail.index(needed) :], needed]
+                if len(circle) > 12:
+                    circle = [*circle[:6], "...", *circle[-4:]]
                 findings.error(
                     *_place(drafts[trail[-1]], needed),
                     f"dependency cycle: {' -> '.join(circle)}",

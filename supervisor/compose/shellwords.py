@@ -17,47 +17,52 @@ def split(line: str) -> tuple[list[str], str]:
     Raises SplitError.
     """
     words: list[str] = []
-    word = ""
+    word: list[str] = []
     started = False
     quote = ""  # the closing character of what is open: ' " ` or )
     escaped = False
     rest = ""
     for at, char in enumerate(line):
         if escaped:
-            word, started, escaped = word + char, True, False
+            word.append(char)
+            started, escaped = True, False
         elif char == "\\" and quote != "'":
             escaped = True
         elif char in " \t\r\n":
             if quote:
-                word += char
+                word.append(char)
             elif started:
-                words.append(word)
-                word, started = "", False
+                words.append("".join(word))
+                word, started = [], False
         elif char in "'\"" and quote in ("", "`", char):
             # An empty pair of quotes is a word of its own.
             started = started or quote == char
             quote = "" if quote == char else char
         elif char == "`" and quote in ("", "`"):
             quote = "" if quote else "`"
-            word, started = word + char, True
+            word.append(char)
+            started = True
         elif char == ")" and quote in ("", ")"):
             quote = "" if quote else ")"
-            word, started = word + char, True
+            word.append(char)
+            started = True
         elif char == "(" and quote in ("", ")"):
-            if quote or not word.endswith("$"):
+            if quote or word[-1:] != ["$"]:
                 raise SplitError("an unquoted ( has a meaning only for a shell")
             quote = ")"
-            word, started = word + char, True
+            word.append(char)
+            started = True
         elif char in ";&|<>" and not quote:
             # "2>" is a redirection of descriptor 2: the digit is no word.
-            if char == ">" and word[:1].isdigit():
+            if char == ">" and "".join(word[:1]).isdigit():
                 started = False
             rest = line[at:]
             break
         else:
-            word, started = word + char, True
+            word.append(char)
+            started = True
     if quote or escaped:
         raise SplitError(f"unclosed {quote or 'backslash'} in the command")
     if started:
-        words.append(word)
+        words.append("".join(word))
     return words, rest

@@ -15,6 +15,7 @@ Lookup = Callable[[str], str | None]
 
 _NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 _OPERATOR = re.compile(r":?[-?+]")
+_BRACE = re.compile(r"[{}]")
 _MAX_NESTING = 50
 
 
@@ -31,97 +32,101 @@ def substitute(text: str, lookup: Lookup, unset: Callable[[str], None] = lambda 
 
     Raises TemplateError.
     """
-    return _substitute(text, lookup, unset, 0)
+    if "$" not in text:
+        return text
+    return _Template(text, lookup, unset).read(0, len(text), 0)
 
 
-def _substitute(text: str, lookup: Lookup, unset: Callable[[str], None], nesting: int) -> str:
-    if nesting > _MAX_NESTING:
-        raise TemplateError(
-            f"variables are nested deeper than {_MAX_NESTING} levels", "simplify the defaults"
+class _Template:
+    """One text with the partner of each brace, found once, so that no nesting makes reading quadratic."""
+
+    def __init__(self, text: str, lookup: Lookup, unset: Callable[[str], None]) -> None:
+        self.text = text
+        self.lookup = lookup
+        self.unset = unset
+        self.partner: dict[int, int] = {}
+        waiting: list[int] = []
+        for brace in _BRACE.finditer(text):
+            if brace[0] == "{":
+                waiting.append(brace.start())
+            elif waiting:
+                self.partner[waiting.pop()] = brace.start()
+
+    def read(self, at: int, end: int, nesting: int) -> str:
+        """The part from `at` to `end` with its variables replaced."""
+        if nesting > _MAX_NESTING:
+            raise TemplateError(
+                f"variables are nested deeper than {_MAX_NESTING} levels", "simplify the defaults"
+            )
+        text = self.text
+        parts: list[str] = []
+        while True:
+            dollar = text.find("$", at, end)
+            if dollar < 0:
+                parts.append(text[at:end])
+                return "".join(parts)
+            parts.append(text[at:dollar])
+            at = dollar + 1
+            following = text[at : min(at + 1, end)]
+            if following == "$":
+                parts.append("$")
+                at += 1
+            elif following == "{":
+                value, at = self._braced(at, end, nesting)
+                parts.append(value)
+            elif name := _NAME.match(text, at, end):
+                parts.append(self._plain(name[0]))
+                at = name.end()
+            else:
+                parts.append("$")
+
+    def _plain(self, name: str) -> str:
+        value = self.lookup(name)
+        if value is None:
+            self.unset(name)
+            return ""
+        return value
+
+    def _braced(self, brace: int, end: int, nesting: int) -> tuple[str, int]:
+        """The value of the `${...}` whose brace is given, and where the text goes on."""
+        text = self.text
+        name = _NAME.match(text, brace + 1, end)
+        if name is None:
+            raise self._invalid()
+        at = name.end()
+        if at < end and text[at] == "}":
+            return self._plain(name[0]), at + 1
+        operator = _OPERATOR.match(text, at, end)
+        if operator is None:
+            raise self._invalid()
+        close = self.partner.get(brace, end)
+        if close >= end:
+            close = text.rfind("}", operator.end(), end)
+        if close < 0:
+            raise self._invalid()
+        value = self.lookup(name[0])
+        present = value is not None and (value != "" or not operator[0].startswith(":"))
+        match operator[0][-1]:
+            case "-":
+                chosen = value if present else None
+            case "+":
+                chosen = None if present else value or ""
+            case _:
+                if not present:
+                    reason = self.read(operator.end(), close, nesting + 1)
+                    raise TemplateError(
+                        f"required variable {name[0]} is missing a value" + (f": {reason}" if reason else ""),
+                        f"set {name[0]} in the environment or in .env",
+                    )
+                chosen = value
+        if chosen is None:
+            chosen = self.read(operator.end(), close, nesting + 1)
+        return chosen, close + 1
+
+    def _invalid(self) -> TemplateError:
+        shown = " ".join(self.text[:200].split())
+        shown = shown if len(shown) <= 60 else shown[:60] + "..."
+        return TemplateError(
+            f'invalid interpolation in "{shown}"',
+            "write ${NAME}, ${NAME:-default}, ${NAME:?error} or ${NAME:+replacement}, or $$ for a literal $",
         )
-    parts: list[str] = []
-    at = 0
-    while True:
-        dollar = text.find("$", at)
-        if dollar < 0:
-            parts.append(text[at:])
-            return "".join(parts)
-        parts.append(text[at:dollar])
-        at = dollar + 1
-        following = text[at : at + 1]
-        if following == "$":
-            parts.append("$")
-            at += 1
-        elif following == "{":
-            value, at = _braced(text, at + 1, lookup, unset, nesting)
-            parts.append(value)
-        elif name := _NAME.match(text, at):
-            parts.append(_plain(name[0], lookup, unset))
-            at = name.end()
-        else:
-            parts.append("$")
-
-
-def _plain(name: str, lookup: Lookup, unset: Callable[[str], None]) -> str:
-    value = lookup(name)
-    if value is None:
-        unset(name)
-        return ""
-    return value
-
-
-def _braced(
-    text: str, at: int, lookup: Lookup, unset: Callable[[str], None], nesting: int
-) -> tuple[str, int]:
-    """The value of what follows `${`, and where the text goes on."""
-    name = _NAME.match(text, at)
-    if name is None:
-        raise _invalid(text)
-    at = name.end()
-    if text[at : at + 1] == "}":
-        return _plain(name[0], lookup, unset), at + 1
-    operator = _OPERATOR.match(text, at)
-    if operator is None:
-        raise _invalid(text)
-    end = _closing(text, operator.end())
-    if end < 0:
-        raise _invalid(text)
-    operand = text[operator.end() : end]
-    value = lookup(name[0])
-    present = value is not None and (value != "" or not operator[0].startswith(":"))
-    match operator[0][-1]:
-        case "-":
-            chosen = value if present else None
-        case "+":
-            chosen = None if present else value or ""
-        case _:
-            if not present:
-                reason = _substitute(operand, lookup, unset, nesting + 1)
-                raise TemplateError(
-                    f"required variable {name[0]} is missing a value" + (f": {reason}" if reason else ""),
-                    f"set {name[0]} in the environment or in .env",
-                )
-            chosen = value
-    if chosen is None:
-        chosen = _substitute(operand, lookup, unset, nesting + 1)
-    return chosen, end + 1
-
-
-def _closing(text: str, at: int) -> int:
-    """The brace that ends an operand; the last one of the text if they do not match."""
-    level = 1
-    for brace in re.finditer(r"[{}]", text[at:]):
-        level += 1 if brace[0] == "{" else -1
-        if level == 0:
-            return at + brace.start()
-    last = text.rfind("}")
-    return last if last >= at else -1
-
-
-def _invalid(text: str) -> TemplateError:
-    shown = text if len(text) <= 60 else text[:60] + "..."
-    shown = " ".join(shown.split())
-    return TemplateError(
-        f'invalid interpolation in "{shown}"',
-        "write ${NAME}, ${NAME:-default}, ${NAME:?error} or ${NAME:+replacement}, or $$ for a literal $",
-    )

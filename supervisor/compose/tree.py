@@ -54,8 +54,7 @@ def describe(node: Node) -> str:
         case int() | float():
             return f"the number {node.text or node.value}"
         case str():
-            shown = node.value if len(node.value) <= 40 else node.value[:40] + "..."
-            return f"the string {quote(shown)}"
+            return f"the string {quote(node.value)}"
         case dict():
             return "a mapping"
         case list():
@@ -63,6 +62,7 @@ def describe(node: Node) -> str:
 
 
 def quote(text: str) -> str:
-    """Text in double quotes on one line."""
+    """Text in double quotes on one line, cut if it is long."""
+    text = text if len(text) <= 60 else text[:60] + "..."
     shown = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown) + '"'

@@ -57,7 +57,7 @@ class Daemon:
         self.database = StateDatabase(self.paths.database, self._report)
         plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
         self.engine = Engine(self.database, plans.plan, self._report)
-        self.projects = Projects(self.engine, plans.remove)
+        self.projects = Projects(self.engine, plans.remove, plans.remove_volume)
         for stored in self.database.load(self._report):
             self.engine.entries[stored.instance.id] = Entry(stored)
         boot_id = host.boot_id()
@@ -82,9 +82,8 @@ class Daemon:
             await self.projects.stop(running, manual=False, why="the supervisor was shut down")
         self.engine.flush()
         if self._launcher is not None:
-            if services:
-                self._launcher.send(protocol.Quit())
-                await asyncio.sleep(0)
+            # Refused while any service runs: then the launcher stays for the next daemon.
+            self._launcher.send(protocol.Quit())
             self._launcher.close()
         self.database.close()
         if self._lock >= 0:

@@ -12,6 +12,7 @@ from supervisor.runtime.masks import MaskRules
 from supervisor.runtime.plan import launch_plan
 from supervisor.runtime.rootfs import prepare_instance, remove_instance
 from supervisor.runtime.translate import capability_numbers
+from supervisor.runtime.volumes import remove_volume
 
 
 class LaunchPlans:
@@ -55,3 +56,7 @@ class LaunchPlans:
     def remove(self, stored: Stored) -> None:
         """Remove an instance's files. Raises PrepareError."""
         remove_instance(stored.instance.id, self._paths)
+
+    def remove_volume(self, name: str) -> bool:
+        """Remove a named volume; whether it was there. Raises VolumeError."""
+        return remove_volume(name, self._paths)

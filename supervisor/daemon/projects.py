@@ -50,9 +50,15 @@ def has_begun(instance: Instance) -> bool:
 class Projects:
     """The operations; one project is changed by one caller at a time."""
 
-    def __init__(self, engine: Engine, remove_files: Callable[[Stored], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        remove_files: Callable[[Stored], None],
+        remove_volume: Callable[[str], bool],
+    ) -> None:
         self._engine = engine
         self._remove_files = remove_files
+        self._remove_volume = remove_volume
         self._locks: dict[str, asyncio.Lock] = {}
 
     def entries(self, project: str) -> list[Entry]:
@@ -151,14 +157,19 @@ class Projects:
         self._engine.forget(entry)
         await asyncio.to_thread(self._remove_files, entry.stored)
 
-    async def down(self, project: str) -> list[str]:
-        """Stop and remove everything of a project; the names of what went."""
+    async def down(self, project: str, *, volumes: bool = False) -> list[str]:
+        """Stop and remove everything of a project, with `volumes` its named ones; the names of what went."""
         async with self._locks.setdefault(project, asyncio.Lock()):
             entries = self.entries(project)
             await self.stop(entries, manual=True)
             for entry in entries:
                 await self.remove(entry)
-            return [entry.stored.name for entry in entries]
+            gone = [entry.stored.name for entry in entries]
+            if volumes:
+                own = {v.name for entry in entries for v in entry.stored.volumes if not v.external}
+                removed = [n for n in sorted(own) if await asyncio.to_thread(self._remove_volume, n)]
+                gone += [f"volume {name}" for name in removed]
+            return gone
 
 
 def _key(entry: Entry) -> str:

@@ -122,7 +122,7 @@ def distribution() -> Distribution:
 
 def has_systemd() -> bool:
     """systemd is the running init, by the test of sd_booted(3)."""
-    return os.path.isdir("/run/systemd/system") and not os.path.islink("/run/systemd/system")  # noqa: PTH112, PTH114
+    return os.path.isdir("/run/systemd/system") and not os.path.islink("/run/systemd/system")
 
 
 def capabilities(pid: int | Literal["self"] = "self") -> frozenset[str]:

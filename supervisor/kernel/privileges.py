@@ -44,8 +44,8 @@ def confine(
     """Run `identity` and load the filter, in the order that each case needs.
 
     With no_new_privs the filter is the last act, so a profile need not allow what comes before. Without
-    it the kernel wants CAP_SYS_ADMIN for the filter, so it is loaded before the identity changes; descriptors are
-    closed before it in both cases. Raises OSError.
+    it the kernel wants CAP_SYS_ADMIN for the filter, so it is loaded before the identity changes;
+    descriptors are closed before it in both cases. Raises OSError.
     """
     close_descriptors()
     if seccomp is not None and not no_new_privs:

@@ -51,7 +51,7 @@ def compile_profile(path: str, caps: frozenset[str | int]) -> bytes:
     """
     names = _names(caps)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a plain path, as in plans
+        with open(path, "rb") as file:
             data = file.read(_MAX_PROFILE_BYTES + 1)
     except OSError as problem:
         raise SeccompError(f"cannot read seccomp profile {path}: {problem.strerror}") from problem
@@ -72,7 +72,7 @@ def install(directory: str, program: bytes) -> str:
     """
     digest = hashlib.sha256(program).hexdigest()
     path = f"{directory}/{digest}.bpf"
-    os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     if _content(path) == program:
         return path
     temporary = f"{directory}/.{digest}.{secrets.token_hex(8)}"
@@ -80,9 +80,9 @@ def install(directory: str, program: bytes) -> str:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(program)
-        os.rename(temporary, path)  # noqa: PTH104
+        os.rename(temporary, path)
     except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
+        os.unlink(temporary)
         raise
     return path
 
@@ -129,7 +129,7 @@ def _checked(program: bytes) -> bytes:
 
 def _content(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         return None

@@ -148,12 +148,12 @@ def _overlay(base: str) -> None:
     """An overlay with its writable layer in the directory; a copy up, a whiteout and an opaque directory."""
     _private_mounts()
     _mount_overlay(base)
-    with open(f"{base}/root/kept", "a") as file:  # noqa: PTH123
+    with open(f"{base}/root/kept", "a") as file:
         file.write("x")
-    os.unlink(f"{base}/root/gone")  # noqa: PTH108
-    os.unlink(f"{base}/root/directory/inside")  # noqa: PTH108
-    os.rmdir(f"{base}/root/directory")  # noqa: PTH106
-    os.mkdir(f"{base}/root/directory")  # noqa: PTH102 - over a whiteout: an opaque directory
+    os.unlink(f"{base}/root/gone")
+    os.unlink(f"{base}/root/directory/inside")
+    os.rmdir(f"{base}/root/directory")
+    os.mkdir(f"{base}/root/directory")
 
 
 def _mount_overlay(base: str) -> None:
@@ -173,7 +173,7 @@ def _pivot(base: str) -> None:
     _do("pivot_root()", int(_libc.syscall(ctypes.c_long(number), b".", b".")))
     _do("umount2(MNT_DETACH)", int(_libc.umount2(b".", _MNT_DETACH)))
     os.chdir("/")
-    os.stat("/kept")  # noqa: PTH116
+    os.stat("/kept")
 
 
 def _proc(base: str) -> None:
@@ -208,10 +208,10 @@ def _other(base: str, fstype: str, data: str | None) -> None:
 def _device(base: str) -> None:
     """/dev/null bound into the root and written to: a file system mounted nodev over it would refuse."""
     _private_mounts()
-    with open(f"{base}/null", "w"):  # noqa: PTH123
+    with open(f"{base}/null", "w"):
         pass
     _mount("/dev/null", f"{base}/null", None, _MS_BIND)
-    with open(f"{base}/null", "w") as file:  # noqa: PTH123
+    with open(f"{base}/null", "w") as file:
         file.write("x")
 
 
@@ -239,9 +239,9 @@ def _main() -> None:
     request = json.load(sys.stdin)
     base, cgroup, program = request["directory"], request["cgroup"], request["program"]
     for name in ("lower", "upper", "work", "root", "lower/directory"):
-        os.mkdir(f"{base}/{name}")  # noqa: PTH102
+        os.mkdir(f"{base}/{name}")
     for name in ("kept", "gone", "directory/inside"):
-        with open(f"{base}/lower/{name}", "w"):  # noqa: PTH123
+        with open(f"{base}/lower/{name}", "w"):
             pass
     steps: list[tuple[str, Callable[[], None]]] = [
         *((f"namespace {name}", lambda name=name: _unshare(name)) for name in _NAMESPACES),

@@ -45,7 +45,7 @@ class LogFile:
         gap = next((i for i, name in enumerate(names) if i and not os.path.lexists(name)), len(names) - 1)
         for i in range(gap, 0, -1):
             with contextlib.suppress(FileNotFoundError):
-                os.rename(names[i - 1], names[i])  # noqa: PTH104 - plain strings, hot enough
+                os.rename(names[i - 1], names[i])
 
 
 class Files:
@@ -66,7 +66,7 @@ class Files:
         try:
             file.fd = os.open(file.path, _OPEN_FLAGS, 0o640)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(file.path), 0o750, exist_ok=True)  # noqa: PTH103, PTH120
+            os.makedirs(os.path.dirname(file.path), 0o750, exist_ok=True)
             file.fd = os.open(file.path, _OPEN_FLAGS, 0o640)
         self._open[file.path] = file
         self._open.move_to_end(file.path)

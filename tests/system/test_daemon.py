@@ -1,0 +1,280 @@
+"""The daemon, the launcher and the log writer as processes, driven by the command as a user drives it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+PATIENCE_S = 60.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One supervisor with directories of its own."""
+
+    base: Path
+    daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "SHIPKEEPER_STATE_DIR": str(self.base / "state"),
+            "SHIPKEEPER_RUN_DIR": str(self.base / "run"),
+            "SHIPKEEPER_CONFIG": str(self.base / "shipkeeper.yaml"),
+        }
+
+    def start(self) -> None:
+        self.daemon = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", "daemon"], env=self.environment, cwd=self.base
+        )
+        until(lambda: self.run("ps").returncode == 0, "the daemon answers")
+
+    def kill(self) -> None:
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor.cli.main", *arguments],
+            env=self.environment,
+            cwd=self.base,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def ok(self, *arguments: str) -> str:
+        result = self.run(*arguments)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def compose(self, text: str) -> None:
+        (self.base / "compose.yaml").write_text(text)
+
+    def row(self, service: str) -> dict[str, Any]:
+        rows = [json.loads(line) for line in self.ok("ps", "-a", "--format", "json").splitlines()]
+        (row,) = [row for row in rows if row["Service"] == service]
+        return row
+
+    def state(self, service: str) -> str:
+        return str(self.row(service)["State"])
+
+    def helpers(self) -> list[psutil.Process]:
+        """The launcher and the log writer of this run directory."""
+        run_dir = str(self.base / "run")
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if any("supervisor.launcher" in word for word in words) and any(
+                    word.startswith(run_dir) for word in words
+                ):
+                    found.append(process)
+        return found
+
+
+def until(reached: Callable[[], bool], what: str) -> None:
+    """Look again and again until it is so; each look is a whole command, so nothing spins."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline, f"never came true: {what}"
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """A running supervisor; afterwards its services, processes and files are gone."""
+    with tempfile.TemporaryDirectory(prefix="shipkeeper-") as directory:
+        made = Supervisor(Path(directory))
+        (made.base / "shipkeeper.yaml").write_text('metrics_address: ""\n')
+        made.start()
+        try:
+            yield made
+        finally:
+            if made.daemon is None or made.daemon.poll() is not None:
+                made.start()
+            assert made.daemon is not None
+            for line in made.ok("ps", "-a", "--format", "json").splitlines():
+                made.ok("rm", "--force", json.loads(line)["Name"])
+            made.daemon.terminate()
+            made.daemon.wait()
+            for process in made.helpers():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    pidfd = os.pidfd_open(process.pid)
+                    ended, _, _ = select.select([pidfd], [], [], PATIENCE_S)
+                    os.close(pidfd)
+                    assert ended, "the launcher ends with the last service"
+
+
+def test_a_service_killed_by_hand_is_back_under_another_pid(supervisor: Supervisor) -> None:
+    """`restart: always` means a kill from any shell too."""
+    supervisor.compose("services: {web: {command: sleep 1000, restart: always, network_mode: host}}")
+    supervisor.ok("up", "-d")
+    before = supervisor.row("web")
+    os.kill(before["Pid"], signal.SIGKILL)
+    until(lambda: supervisor.row("web")["Pid"] not in (0, before["Pid"]), "it runs again")
+    assert supervisor.row("web")["RestartCount"] == 1
+    assert "killed by SIGKILL" in supervisor.ok("why", "web")
+
+
+def test_a_stop_rests_whatever_the_policy(supervisor: Supervisor) -> None:
+    """Row 5 of table 1.5, from outside."""
+    supervisor.compose(
+        "services: {web: {command: sleep 1000, restart: always, init: true, network_mode: host}}"
+    )
+    supervisor.ok("up", "-d")
+    supervisor.ok("stop", "web")
+    row = supervisor.row("web")
+    assert (row["State"], row["Reason"]) == ("exited", "stopped by you")
+    supervisor.ok("start", "web")
+    assert supervisor.state("web") == "running"
+
+
+def test_on_failure_n_gives_up_and_says_so(supervisor: Supervisor) -> None:
+    """N restarts, then it rests with the reason."""
+    supervisor.compose(
+        'services: {job: {command: sh -c "exit 3", restart: "on-failure:2", network_mode: host}}'
+    )
+    supervisor.run("up", "-d")
+    until(lambda: supervisor.state("job") == "exited", "it gives up")
+    row = supervisor.row("job")
+    assert (row["ExitCode"], row["RestartCount"]) == (3, 2)
+    assert row["Reason"].startswith("gave up after 2 of 2 restarts")
+
+
+def test_a_command_that_is_not_there_says_so_and_is_retried(supervisor: Supervisor) -> None:
+    """Rows 13 and 14: Docker would never try again."""
+    supervisor.compose(
+        'services: {job: {command: no-such-program, restart: "on-failure:1", network_mode: host}}'
+    )
+    result = supervisor.run("up", "-d")
+    assert result.returncode == 1
+    until(lambda: supervisor.state("job") == "exited", "it gives up")
+    row = supervisor.row("job")
+    assert row["ExitCode"] == 127
+    assert row["RestartCount"] == 1
+    assert "no-such-program" in row["Reason"]
+
+
+def test_services_and_ends_survive_kills_of_the_daemon(supervisor: Supervisor) -> None:
+    """Kill -9 the daemon: what runs keeps its pid, what ends meanwhile is recorded with its true status."""
+    supervisor.compose(
+        "services:\n"
+        "  keep: {command: sleep 1000, restart: always, network_mode: host}\n"
+        "  ends: {command: 'sh -c \"read line < /pipe; exit 7\"', network_mode: host,\n"
+        f"         volumes: ['{supervisor.base}/pipe:/pipe']}}\n"
+    )
+    os.mkfifo(supervisor.base / "pipe")
+    supervisor.ok("up", "-d")
+    keep, ends = supervisor.row("keep"), supervisor.row("ends")
+    pidfd = os.pidfd_open(ends["Pid"])
+    supervisor.kill()
+    (supervisor.base / "pipe").write_text("go\n")
+    ended, _, _ = select.select([pidfd], [], [], PATIENCE_S)
+    os.close(pidfd)
+    assert ended, "the precondition: it ended while the daemon was away"
+    supervisor.start()
+    assert supervisor.row("keep")["Pid"] == keep["Pid"]
+    row = supervisor.row("ends")
+    assert (row["State"], row["ExitCode"]) == ("exited", 7)
+    told = json.loads(supervisor.ok("why", "--format", "json", "ends"))
+    assert [run["ExitCode"] for run in told["Runs"]] == [7], "recorded once"
+
+
+def test_services_survive_the_launcher(supervisor: Supervisor) -> None:
+    """Kill -9 the launcher: the daemon starts another, which adopts; the pid stays, a later end is seen."""
+    supervisor.compose("services: {web: {command: sleep 1000, restart: always, network_mode: host}}")
+    supervisor.ok("up", "-d")
+    pid = supervisor.row("web")["Pid"]
+    launcher = next(p for p in supervisor.helpers() if "supervisor.launcher.server" in p.cmdline())
+    launcher.kill()
+    until(
+        lambda: any(
+            p.pid != launcher.pid and "supervisor.launcher.server" in p.cmdline()
+            for p in supervisor.helpers()
+        ),
+        "a new launcher",
+    )
+    assert supervisor.row("web")["Pid"] == pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: supervisor.row("web")["Pid"] not in (0, pid), "it runs again")
+
+
+def test_up_touches_only_what_changed(supervisor: Supervisor) -> None:
+    """Unchanged keeps its pid, changed is recreated with the reason, --dry-run changes nothing."""
+    text = (
+        "services:\n"
+        "  a: {command: sleep 1000, network_mode: host, stop_signal: KILL}\n"
+        "  b: {command: sleep 1000, network_mode: host, stop_signal: KILL, depends_on: [a]}\n"
+    )
+    supervisor.compose(text)
+    supervisor.ok("up", "-d")
+    a, b = supervisor.row("a"), supervisor.row("b")
+    supervisor.compose(
+        text.replace(
+            "sleep 1000, network_mode: host, stop_signal: KILL, d",
+            "sleep 2000, network_mode: host, stop_signal: KILL, d",
+        )
+    )
+    plan = supervisor.ok("up", "--dry-run")
+    assert "recreate" in plan
+    assert supervisor.row("b")["Pid"] == b["Pid"]
+    assert "its definition has changed" in supervisor.ok("up", "-d")
+    assert supervisor.row("a")["Pid"] == a["Pid"]
+    assert supervisor.row("b")["Pid"] != b["Pid"]
+
+
+def test_errors_are_one_line_and_an_exit_code(supervisor: Supervisor) -> None:
+    """A typing error in a name, a bad file: never a traceback."""
+    result = supervisor.run("stop", "wbe")
+    assert result.returncode == 4
+    assert result.stderr.count("\n") == 1
+    supervisor.compose("services: {web: {comand: sleep 1}}")
+    result = supervisor.run("up", "-d")
+    assert result.returncode == 2
+    assert "compose.yaml:1:" in result.stderr
+    assert "command" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_foreground_up_hosts_the_supervisor_and_stops_everything() -> None:
+    """Without a daemon `up` is the supervisor; SIGINT ends all of it."""
+    with tempfile.TemporaryDirectory(prefix="shipkeeper-") as directory:
+        own = Supervisor(Path(directory))
+        (own.base / "shipkeeper.yaml").write_text('metrics_address: ""\n')
+        own.compose("services: {web: {command: sleep 1000, restart: always, network_mode: host, init: true}}")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", "up"],
+            env=own.environment,
+            cwd=own.base,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "is up" in line:
+                    break
+            pid = own.row("web")["Pid"]
+            assert psutil.pid_exists(pid)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 0
+        assert not psutil.pid_exists(pid)
