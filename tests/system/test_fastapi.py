@@ -50,7 +50,7 @@ class Supervised:
 
     def inspect(self, service: str) -> dict[str, Any]:
         """Docker's fields of the instance of a service."""
-        result = self.shipkeeper("inspect", service, "--format", "json")
+        result = self.shipkeeper("inspect", service)
         assert result.returncode == 0, result.stderr
         answer: dict[str, Any] | list[dict[str, Any]] = json.loads(result.stdout)
         return answer[0] if isinstance(answer, list) else answer
