@@ -108,6 +108,7 @@ def harden(cgroup_base: str | None) -> cgroups.CgroupSetup:
         setup = cgroups.detect()
         if cgroup_base is not None:
             cgroups.enter_leaf(setup, cgroup_base)
+        cgroups.favor_moves(setup)
     except OSError as error:
         raise StartError(f"cannot set up the launcher: {error.strerror}") from error
     with contextlib.suppress(OSError):  # needs CAP_SYS_RESOURCE, without which it stays as it is

@@ -87,9 +87,10 @@ class Bench:
         """The first event of a kind with these fields, removed from the list."""
 
         def take() -> E | None:
-            for place, event in enumerate(self.events):
+            for event in self.events:
                 if isinstance(event, kind) and all(getattr(event, k) == v for k, v in fields.items()):
-                    return self.events.pop(place)
+                    self.events.remove(event)
+                    return event
             return None
 
         found = await self.until(take, f"{kind.__name__} {fields}")

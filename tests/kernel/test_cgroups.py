@@ -1,0 +1,231 @@
+"""Cgroups: which there are, what limits become, and that they hold; on whatever the host has."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.kernel import cgroups
+from supervisor.kernel.cgroups import Cgroup, CgroupSetup
+from supervisor.launcher.plan import Limits
+
+pytestmark = pytest.mark.kernel
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: cgroups are made")
+
+BASE = f"shipkeeper-test-{os.getpid()}"
+FULL = Limits(64 << 20, 96 << 20, 32 << 20, 50_000, 100_000, 512, 20)
+
+
+@pytest.fixture
+def setup() -> Iterator[CgroupSetup]:
+    """What this host has; nothing of ours remains."""
+    found = cgroups.detect()
+    yield found
+    for place in (found.unified, *found.v1.values()):
+        for directory, _, _ in os.walk(f"{place}/{BASE}", topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        assert not Path(f"{place}/{BASE}").exists()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process to put into cgroups."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def enter(cgroup: Cgroup, pid: int) -> None:
+    """Move a process in, as its first act would."""
+    if cgroup.setup.unified is not None:
+        Path(f"{cgroup.setup.unified}/{cgroup.path}/cgroup.procs").write_text(str(pid))
+    for fd in cgroup.open_v1():
+        os.write(fd, str(pid).encode())
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("files", "mode", "v1"),
+    [
+        (["cgroup.controllers"], "unified", set()),
+        (
+            ["unified/cgroup.controllers", "memory/cgroup.procs", "pids/cgroup.procs"],
+            "hybrid",
+            {"memory", "pids"},
+        ),
+        (
+            ["memory/cgroup.procs", "cpu/cgroup.procs", "freezer/cgroup.procs"],
+            "legacy",
+            {"memory", "cpu", "freezer"},
+        ),
+    ],
+)
+def test_the_kind_of_host_is_seen_by_its_files(
+    tmp_path: Path, files: list[str], mode: str, v1: set[str]
+) -> None:
+    """Pure v2, hybrid and pure v1 are told apart."""
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = cgroups.detect(str(tmp_path))
+    assert (found.mode, set(found.v1)) == (mode, v1)
+    assert (found.unified is None) == (mode == "legacy")
+
+
+def test_a_host_without_cgroups_is_an_error(tmp_path: Path) -> None:
+    """The text says what to do."""
+    with pytest.raises(OSError, match="mount cgroup2"):
+        cgroups.detect(str(tmp_path))
+
+
+def test_limits_become_what_docker_writes() -> None:
+    """Swap is memory plus swap in v1 and swap alone in v2; unlimited swap; nothing for what is not limited."""
+    assert cgroups.v2_files(FULL) == [
+        ("memory", "memory.max", str(64 << 20)),
+        ("memory", "memory.swap.max", str(32 << 20)),
+        ("memory", "memory.low", str(32 << 20)),
+        ("cpu", "cpu.max", "50000 100000"),
+        ("cpu", "cpu.weight", "59"),
+        ("pids", "pids.max", "20"),
+    ]
+    assert ("memory", "memory.memsw.limit_in_bytes", str(96 << 20)) in cgroups.v1_files(FULL)
+    assert ("memory", "memory.swap.max", "max") in cgroups.v2_files(Limits(1 << 25, -1))
+    assert ("memory", "memory.memsw.limit_in_bytes", "-1") in cgroups.v1_files(Limits(1 << 25, -1))
+    assert cgroups.v2_files(Limits()) == cgroups.v1_files(Limits()) == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000), (1 << 20, 10000), (0, 1)]
+)
+def test_shares_become_weights_as_in_runc(shares: int, weight: int) -> None:
+    """The ends and Docker's default are fixed points."""
+    assert cgroups.weight_of_shares(shares) == weight
+
+
+def test_controllers_that_are_active_are_not_written_again(tmp_path: Path) -> None:
+    """A part of the tree that systemd delegates is left alone; what is missing is asked for."""
+    for directory, active in (
+        (tmp_path, "cpu memory pids"),
+        (tmp_path / "unit", ""),
+        (tmp_path / "unit/x", ""),
+    ):
+        directory.mkdir(exist_ok=True)
+        (directory / "cgroup.controllers").write_text("cpu memory pids")
+        (directory / "cgroup.subtree_control").write_text(active)
+    (tmp_path / "cgroup.subtree_control").chmod(0o400)
+    cgroups.enable_controllers(str(tmp_path), "unit/x")
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "cpu memory pids"
+    assert (tmp_path / "unit/cgroup.subtree_control").read_text().startswith("+")
+
+
+@needs_root
+def test_a_limit_without_its_controller_is_refused(setup: CgroupSetup) -> None:
+    """Never a service that believes in a limit which is not there; nothing is left."""
+    bare = (
+        CgroupSetup("unified", setup.unified, {})
+        if setup.mode == "hybrid"
+        else CgroupSetup("legacy", None, {})
+    )
+    cgroup = Cgroup(bare, f"{BASE}/web/1")
+    with pytest.raises(OSError, match="controller") as error:
+        cgroup.create(Limits(memory_bytes=64 << 20))
+    assert error.value.errno == errno.ENOTSUP
+    assert not [p for p in (setup.unified, *setup.v1.values()) if Path(f"{p}/{BASE}/web/1").exists()]
+
+
+@needs_root
+def test_limits_are_in_force_and_figures_are_told(
+    setup: CgroupSetup, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """What was asked for is what the kernel has; usage, limit and processes are read back."""
+    cgroup = Cgroup(setup, f"{BASE}/web/1")
+    limits = FULL._replace(memory_swap_bytes=None)
+    cgroup.create(limits)
+    if setup.mode == "unified":
+        for _, name, text in cgroups.v2_files(limits):
+            assert Path(f"{setup.unified}/{BASE}/web/1/{name}").read_text().strip() == text
+    else:
+        for controller, name, text in cgroups.v1_files(limits):
+            assert Path(f"{setup.v1[controller]}/{BASE}/web/1/{name}").read_text().strip() == text
+    assert not cgroup.populated()
+    enter(cgroup, sleeper.pid)
+    assert cgroup.populated()
+    assert cgroup.procs() == [sleeper.pid]
+    stats = cgroup.stats()
+    assert (stats.memory_limit_bytes, stats.pids) == (64 << 20, 1)
+    assert cgroup.oom_kills() == 0
+    assert not cgroup.remove(), "it is in use"
+    sleeper.kill()
+    sleeper.wait()
+    while not cgroup.remove():
+        pass
+    assert cgroup.remove(), "twice is no error"
+    assert not cgroup.populated()
+
+
+@needs_root
+def test_one_that_is_gone_has_no_figures(setup: CgroupSetup) -> None:
+    """Questions about a removed cgroup are answered with nothing, or fail by name."""
+    cgroup = Cgroup(setup, f"{BASE}/never/1")
+    assert (cgroup.oom_kills(), cgroup.cpu_ns(), cgroup.populated()) == (0, 0, False)
+    if setup.unified is not None:
+        assert cgroup.kill()
+
+
+@needs_root
+def test_kill_and_freeze_are_confirmed_by_events(
+    setup: CgroupSetup, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """cgroup.events wakes a poller when all is frozen and when all is dead."""
+    if setup.unified is None:
+        pytest.skip("needs cgroup v2: pure v1 has no events")
+    cgroup = Cgroup(setup, f"{BASE}/web/1")
+    cgroup.create(Limits())
+    enter(cgroup, sleeper.pid)
+    events = cgroup.open_events()
+    poll = select.epoll()
+    poll.register(events, select.EPOLLPRI)
+    poll.poll(0)
+    cgroup.freeze(True)
+    while not cgroup.is_frozen():
+        os.pread(events, 4096, 0)
+        assert poll.poll(10)
+    cgroup.freeze(False)
+    assert cgroup.kill()
+    assert sleeper.wait(10) == -signal.SIGKILL
+    while cgroup.populated():
+        os.pread(events, 4096, 0)
+        assert poll.poll(10)
+    os.close(events)
+    poll.close()
+    while not cgroup.remove():
+        pass
+
+
+@needs_root
+def test_a_launchers_leaf_is_entered_and_left(setup: CgroupSetup) -> None:
+    """The process goes into `base/launcher` of the v2 hierarchy, where there is one."""
+    if setup.unified is None:
+        pytest.skip("needs cgroup v2")
+    code = f"""
+import os
+from supervisor.kernel import cgroups
+setup = cgroups.detect()
+cgroups.enter_leaf(setup, {BASE!r})
+print([line for line in open("/proc/self/cgroup").read().split() if line.startswith("0:")])
+"""
+    done = subprocess.run(
+        ["python3", "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert f"0::/{BASE}/launcher" in done.stdout
