@@ -1,8 +1,8 @@
 """Reads typed values out of a tree, noting each mistake where it was written and going on.
 
 Every method returns None after it has noted an error, so that one run finds everything. Why not pydantic:
-importing it costs 41 ms (`python -X importtime`; all of this package 22, of which core.model is 16), where a
-whole CLI start may take 150, and its errors name a path, not the line and column behind it.
+importing it costs 41 ms (`python -X importtime`; all of this package 22, of which core.model is 16), where
+a whole CLI start may take 150, and its errors name a path, not the line and column behind it.
 """
 
 from __future__ import annotations

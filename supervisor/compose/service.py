@@ -65,6 +65,7 @@ class _Builder:
         self.deployed: RestartRules | None = None
         self.extension = restart.Extension()
         self.resources: Node | None = None
+        self.errors_before = 0
 
     # --- process -------------------------------------------------------------------------------
 
@@ -394,9 +395,9 @@ class _Builder:
         if self.fields.get("privileged"):
             security = self.fields.get("security", SecurityOptions())
             self.fields["security"] = replace(security, no_new_privileges=False)
-        if not (self.fields.get("command") or self.fields.get("entrypoint")) and not (
-            {"image", "build"} & self.node.keys.keys()
-        ):
+        sound = len(self.context.reader.findings.errors) == self.errors_before
+        if sound and not (self.fields.get("command") or self.fields.get("entrypoint")):
+            # Only for a service that has no other mistake: `comand` is one, not two.
             self.context.reader.findings.error(
                 self.node.mark,
                 self.path,
@@ -417,10 +418,12 @@ class _Builder:
 def read_service(context: Context, name: str, node: Node) -> Draft | None:
     """One service. None if its tree is no mapping; every other mistake is noted and worked around."""
     path = f"services.{name}"
+    errors_before = len(context.reader.findings.errors)
     entries = context.reader.mapping(node, path, keys.SERVICE, '{command: ["sleep", "60"]}')
     if entries is None:
         return None
     builder = _Builder(context, name, node, path, entries)
+    builder.errors_before = errors_before
     for key, value in entries.items():
         if key not in limit_rules.LIMIT_KEYS:
             _READERS[key](builder, key, value, f"{path}.{key}")
