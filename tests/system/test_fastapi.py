@@ -189,17 +189,36 @@ def running_daemon(environment: dict[str, str], directory: Path) -> Iterator[Non
 
 
 def end_everything_of(directory: str) -> None:
-    """Kill the processes whose arguments or variables name the temporary directory of this test."""
-    for process in Path("/proc").glob("[0-9]*"):
+    """Kill what names the temporary directory of this test in its arguments or variables.
+
+    The launcher among them says which cgroup is its own: what is left in that goes too.
+    """
+    base = None
+    ours: set[int] = set()
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if any(directory.encode() in text for text in (*arguments, (process / "environ").read_bytes())):
+                ours.add(int(process.name))
+                if b"--cgroup-base" in arguments:
+                    base = arguments[arguments.index(b"--cgroup-base") + 1].decode()
+    cgroups = [Path("/sys/fs/cgroup", base), *Path("/sys/fs/cgroup").glob(f"*/{base}")] if base else []
+    for cgroup in cgroups:
+        for members in cgroup.rglob("cgroup.procs"):
+            ours.update(map(int, members.read_text().split()))
+    for pid in ours:
         with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(int(process.name))
+            descriptor = os.pidfd_open(pid)
             try:
-                known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-                if directory.encode() in known:
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    select.select([descriptor], [], [], PATIENCE_S)
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                select.select([descriptor], [], [], PATIENCE_S)
             finally:
                 os.close(descriptor)
+    for cgroup in cgroups:
+        for inner in sorted(cgroup.rglob("*/"), key=lambda path: len(path.parts), reverse=True):
+            inner.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            cgroup.rmdir()
 
 
 def wait_until(what: str, condition: Callable[[], object]) -> None:
