@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
 from supervisor.core.model import Project
 from supervisor.daemon.app import Daemon
@@ -52,14 +53,16 @@ async def run_daemon(settings: Settings) -> None:
     ended = _until_signal()
     daemon = Daemon(settings, _reporter(settings))
     await daemon.start()
-    async with serve(daemon):
-        notify("READY=1")
-        interval = float(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
-        while not ended.done():
-            await asyncio.wait([ended], timeout=interval or None)
-            notify("WATCHDOG=1")
-        notify("STOPPING=1")
-    await daemon.stop(services=False)
+    try:
+        async with serve(daemon), serve_metrics(daemon):
+            notify("READY=1")
+            interval = float(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+            while not ended.done():
+                await asyncio.wait([ended], timeout=interval or None)
+                notify("WATCHDOG=1")
+            notify("STOPPING=1")
+    finally:
+        await daemon.stop(services=False)
 
 
 async def run_foreground(settings: Settings, project: Project, say: Callable[[str], None]) -> None:
@@ -67,20 +70,22 @@ async def run_foreground(settings: Settings, project: Project, say: Callable[[st
     ended = _until_signal()
     daemon = Daemon(settings, _reporter(settings))
     await daemon.start()
-    async with serve(daemon):
-        daemon.engine.subscribers.add(
-            lambda event: say(f"{event.name} {event.action}" + (f": {event.why}" if event.why else ""))
-        )
-        bring_up = asyncio.ensure_future(_bring_up(daemon, project))
-        await asyncio.wait([ended, bring_up], return_when=asyncio.FIRST_COMPLETED)
-        if bring_up.done():
-            bring_up.result()
-            say(f"{project.name} is up; Ctrl-C stops it")
-            await ended
-        else:
-            bring_up.cancel()
-        say("stopping")
-    await daemon.stop(services=True)
+    try:
+        async with serve(daemon), serve_metrics(daemon):
+            daemon.engine.subscribers.add(
+                lambda event: say(f"{event.name} {event.action}" + (f": {event.why}" if event.why else ""))
+            )
+            bring_up = asyncio.ensure_future(_bring_up(daemon, project))
+            await asyncio.wait([ended, bring_up], return_when=asyncio.FIRST_COMPLETED)
+            if bring_up.done():
+                bring_up.result()
+                say(f"{project.name} is up; Ctrl-C stops it")
+                await ended
+            else:
+                bring_up.cancel()
+            say("stopping")
+    finally:
+        await daemon.stop(services=True)
 
 
 async def _bring_up(daemon: Daemon, project: Project) -> None:

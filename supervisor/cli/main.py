@@ -393,14 +393,30 @@ def config(context: Context, form: str, quiet: bool, services: tuple[str, ...]) 
         click.echo(json.dumps(document, indent=2) if form == "json" else to_yaml(document).rstrip())
 
 
+def _stored_ids(settings: Settings) -> list[str]:
+    """Instances in the database; none where there is no database yet."""
+    import sqlite3
+
+    try:
+        with sqlite3.connect(f"file:{settings.paths.database}?mode=ro", uri=True) as database:
+            return [str(row[0]) for row in database.execute("SELECT id FROM instance")]
+    except sqlite3.Error:
+        return []
+
+
 @cli.command()
 @_FORMAT
 @click.pass_obj
 def doctor(context: Context, form: str) -> None:
     """Check this host for everything that is needed; say how to mend what is missing."""
+    from supervisor.daemon.app import cgroup_base
     from supervisor.runtime.doctor import run_checks, worst
 
-    checks = run_checks(context.settings.paths)
+    try:
+        known = frozenset(view["Id"] for view in context.client.call("GET", "/containers/json", {"all": 1}))
+    except UnreachableError:
+        known = frozenset(_stored_ids(context.settings))
+    checks = run_checks(context.settings.paths, known, cgroup_base(context.settings.state_dir))
     for check in checks:
         if form == "json":
             output.print_json(

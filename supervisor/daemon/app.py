@@ -45,7 +45,7 @@ class Daemon:
         self._state_seen: asyncio.Future[protocol.State] | None = None
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self.cgroup_base = "shipkeeper-" + _tag(settings.state_dir)
+        self.cgroup_base = cgroup_base(settings.state_dir)
         self.database: StateDatabase
         self.engine: Engine
         self.projects: Projects
@@ -86,6 +86,8 @@ class Daemon:
             self._launcher.send(protocol.Quit())
             self._launcher.close()
         self.database.close()
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.paths.api_socket).unlink()
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -147,6 +149,6 @@ class Daemon:
             Path(self.paths.api_socket).unlink()
 
 
-def _tag(state_dir: str) -> str:
-    """Keeps the cgroups of several supervisors on one host apart."""
-    return hashlib.sha256(state_dir.encode()).hexdigest()[:8]
+def cgroup_base(state_dir: str) -> str:
+    """Where a supervisor's cgroups are: a name that keeps several supervisors on one host apart."""
+    return f"shipkeeper-{hashlib.sha256(state_dir.encode()).hexdigest()[:8]}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import assert_never
@@ -55,6 +56,19 @@ class Published:
     why: str
 
 
+def _trigger(event: ev.Event, instance: Instance) -> str:
+    """Why a start is a restart, as the metric says it; empty for a first start."""
+    match event:
+        case ev.Exited() | ev.LaunchFailed() | ev.TimerFired():
+            if isinstance(event, ev.Exited) and not instance.history.restart_count:
+                return "manual"
+            return "oom" if isinstance(instance.last, Exit) and instance.last.oom else "exit"
+        case ev.RestartRequested():
+            return "manual"
+        case _:
+            return ""
+
+
 def _unsent(request: protocol.Request) -> None:
     """Before a launcher is connected, and while it is away: its `State` settles everything later."""
     del request
@@ -84,6 +98,8 @@ class Engine:
         self.entries: dict[str, Entry] = {}
         self.send: Callable[[protocol.Request], None] = _unsent
         self.subscribers: set[Callable[[Published], None]] = set()
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        """(instance, what, label value) since this daemon started."""
         self._dirty: set[str] = set()
         self._ended: list[tuple[str, RunRecord]] = []
         self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -99,6 +115,11 @@ class Engine:
         self._set(entry, instance)
         for effect in effects:
             self._carry_out(entry, effect)
+        if any(isinstance(effect, ev.Launch) for effect in effects):
+            self.counts[instance_id, "starts", ""] += 1
+            trigger = _trigger(event, instance)
+            if trigger:
+                self.counts[instance_id, "restarts", trigger] += 1
 
     def on_launcher(self, event: protocol.Event) -> None:
         """An event of the launcher, except `State`, which `adopt` takes."""
@@ -140,6 +161,8 @@ class Engine:
         if entry is None:
             self.send(protocol.Ack(instance_id, run))
             return
+        if entry.instance.run == run:
+            self._count(entry, ending)
         if isinstance(ending, Exit):
             self.post(instance_id, ev.Exited(run, ending))
         else:
@@ -158,6 +181,22 @@ class Engine:
         self._ended.append((instance_id, kept))
         self._dirty.add(instance_id)
         self._flush_soon()
+
+    def _count(self, entry: Entry, ending: Exit | SpawnFailure) -> None:
+        name = entry.instance.id
+        match ending:
+            case SpawnFailure():
+                reason = "spawn"
+                self.counts[name, "spawn_failures", ending.stage] += 1
+            case Exit(oom=True):
+                reason = "oom"
+                self.counts[name, "oom_kills", ""] += 1
+            case Exit() if isinstance(entry.instance.phase, Stopping):
+                reason = "stopped"
+                self.counts[name, "forced_kills", ""] += int(entry.instance.phase.killed)
+            case Exit():
+                reason = "signal" if ending.signal else "error" if ending.code else "success"
+        self.counts[name, "exits", reason] += 1
 
     # --- a start of the daemon --------------------------------------------------------------------
     def adopt(self, state: protocol.State, *, same_boot: bool) -> list[str]:
@@ -346,6 +385,8 @@ class Engine:
             entry.timer.cancel()
         self.flush()
         self._database.remove(entry.instance.id)
+        for key in [key for key in self.counts if key[0] == entry.instance.id]:
+            del self.counts[key]
         del self.entries[entry.instance.id]
         self._publish(entry, ev.Tell("destroy"))
 

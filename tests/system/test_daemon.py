@@ -6,11 +6,14 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -30,6 +34,7 @@ class Supervisor:
 
     base: Path
     daemon: subprocess.Popen[bytes] | None = None
+    metrics: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,7 +109,9 @@ def supervisor() -> Iterator[Supervisor]:
     """A running supervisor; afterwards its services, processes and files are gone."""
     with tempfile.TemporaryDirectory(prefix="shipkeeper-") as directory:
         made = Supervisor(Path(directory))
-        (made.base / "shipkeeper.yaml").write_text('metrics_address: ""\n')
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            made.metrics = f"127.0.0.1:{free.getsockname()[1]}"
+        (made.base / "shipkeeper.yaml").write_text(f'metrics_address: "{made.metrics}"\n')
         made.start()
         try:
             yield made
@@ -278,3 +285,44 @@ def test_a_foreground_up_hosts_the_supervisor_and_stops_everything() -> None:
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_S) == 0
         assert not psutil.pid_exists(pid)
+
+
+def test_metrics_count_what_happened(supervisor: Supervisor) -> None:
+    """Three crashes and a give-up, an end for memory, a failed start: each once, in families that parse."""
+    supervisor.compose(
+        "services:\n"
+        "  crash: {command: sh -c 'exit 3', restart: 'on-failure:2', network_mode: host}\n"
+        "  lost: {command: no-such-program, network_mode: host}\n"
+        "  greedy: {command: python3 -c 'x = bytearray(400000000)', mem_limit: 64m, memswap_limit: 64m,"
+        " network_mode: host}\n"
+    )
+    supervisor.run("up", "-d")
+    for service in ("crash", "lost", "greedy"):
+        until(lambda service=service: supervisor.state(service) == "exited", f"{service} is down")  # type: ignore[misc]
+    with urllib.request.urlopen(f"http://{supervisor.metrics}/metrics", timeout=PATIENCE_S) as answer:
+        text = answer.read().decode()
+    found = {
+        (
+            sample.name,
+            sample.labels.get("service"),
+            sample.labels.get("reason") or sample.labels.get("trigger"),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+    prefix = "shipkeeper_service_"
+    assert found[f"{prefix}exits_total", "crash", "error"] == 3
+    assert found[f"{prefix}restarts_total", "crash", "exit"] == 2
+    assert found[f"{prefix}restarts_exhausted", "crash", None] == 1
+    assert found[f"{prefix}exits_total", "lost", "spawn"] == 1
+    assert found[f"{prefix}exits_total", "greedy", "oom"] == 1
+    assert found[f"{prefix}oom_kills_total", "greedy", None] == 1
+    assert found[f"{prefix}up", "crash", None] == 0
+    with urllib.request.urlopen(f"http://{supervisor.metrics}/readyz", timeout=PATIENCE_S) as answer:
+        assert answer.status == 200
+    promtool = shutil.which("promtool")
+    if promtool is not None:
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
