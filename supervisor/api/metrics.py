@@ -1,0 +1,53 @@
+"""/metrics, /healthz and /readyz for Prometheus and load balancers, on a TCP address of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from supervisor.daemon.app import Daemon, DaemonError
+from supervisor.daemon.metrics import exposition, snapshot
+
+
+@contextlib.asynccontextmanager
+async def serve_metrics(daemon: Daemon) -> AsyncIterator[None]:
+    """Serve while the context lasts; not at all where the address is empty. Raises DaemonError."""
+    address = daemon.settings.metrics_address
+    if not address:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise DaemonError(f"cannot serve metrics at {address!r}: write HOST:PORT, or an empty text for none")
+
+    async def metrics(_request: web.Request) -> web.Response:
+        body = exposition(snapshot(daemon.engine, time.time()))
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        return web.Response(
+            text="ready\n" if daemon.ready else "starting\n", status=200 if daemon.ready else 503
+        )
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise DaemonError(
+            f"cannot serve metrics at {address}: {error.strerror}; another program has the port: set"
+            " SHIPKEEPER_METRICS_ADDRESS"
+        ) from error
+    try:
+        yield
+    finally:
+        await runner.cleanup()
