@@ -302,11 +302,7 @@ def test_metrics_count_what_happened(supervisor: Supervisor) -> None:
     with urllib.request.urlopen(f"http://{supervisor.metrics}/metrics", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     found = {
-        (
-            sample.name,
-            sample.labels.get("service"),
-            sample.labels.get("reason") or sample.labels.get("trigger"),
-        ): sample.value
+        (s.name, s.labels.get("service"), s.labels.get("reason") or s.labels.get("trigger")): s.value
         for family in text_string_to_metric_families(text)
         for s in family.samples
     }
