@@ -24,12 +24,16 @@ BASE = f"shipkeeper-test-{os.getpid()}"
 FULL = Limits(64 << 20, 96 << 20, 32 << 20, 50_000, 100_000, 512, 20)
 
 
-@pytest.fixture
-def setup() -> Iterator[CgroupSetup]:
-    """What this host has; nothing of ours remains."""
+@pytest.fixture(params=["detected", "legacy"])
+def setup(request: pytest.FixtureRequest) -> Iterator[CgroupSetup]:
+    """What this host has, and its v1 controllers alone; nothing of ours remains."""
     found = cgroups.detect()
+    if request.param == "legacy":
+        if not {"memory", "freezer", "cpuacct"} <= set(found.v1):
+            pytest.skip("needs v1 controllers: this host has cgroup v2 only")
+        found = CgroupSetup("legacy", None, found.v1)
     yield found
-    for place in (found.unified, *found.v1.values()):
+    for place in filter(None, (found.unified, *found.v1.values())):
         for directory, _, _ in os.walk(f"{place}/{BASE}", topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
@@ -90,7 +94,7 @@ def test_a_host_without_cgroups_is_an_error(tmp_path: Path) -> None:
 
 
 def test_limits_become_what_docker_writes() -> None:
-    """Swap is memory plus swap in v1 and swap alone in v2; unlimited swap; nothing for what is not limited."""
+    """Swap is memory plus swap in v1, swap alone in v2; unlimited swap; nothing for what is not limited."""
     assert cgroups.v2_files(FULL) == [
         ("memory", "memory.max", str(64 << 20)),
         ("memory", "memory.swap.max", str(32 << 20)),
@@ -209,6 +213,24 @@ def test_kill_and_freeze_are_confirmed_by_events(
         assert poll.poll(10)
     os.close(events)
     poll.close()
+    while not cgroup.remove():
+        pass
+
+
+@needs_root
+def test_freezing_works_in_every_hierarchy(setup: CgroupSetup, sleeper: subprocess.Popen[bytes]) -> None:
+    """Frozen and thawed again, by cgroup.freeze or by the v1 freezer; CPU time is counted."""
+    cgroup = Cgroup(setup, f"{BASE}/web/1")
+    cgroup.create(Limits())
+    enter(cgroup, sleeper.pid)
+    for wanted in (True, False):
+        cgroup.freeze(wanted)
+        while cgroup.is_frozen() != wanted:
+            pass
+    assert cgroup.cpu_ns() >= 0
+    assert cgroup.kill() == (setup.unified is not None)
+    sleeper.kill()
+    sleeper.wait()
     while not cgroup.remove():
         pass
 

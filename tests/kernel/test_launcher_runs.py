@@ -196,8 +196,16 @@ echo ready; sleep 1000
 @scenario
 async def test_kill_ends_a_fork_loop(bench: Bench) -> None:
     """A process that forks without end, within a limit, cannot outrun the kill."""
-    script = "echo ready; while :; do (while :; do : & done) & done 2>/dev/null"
-    await bench.start("sh", "-c", script, limits=plan.Limits(pids=100))
+    script = """
+import os
+print("ready", flush=True)
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+    await bench.start(PYTHON, "-S", "-c", script, limits=plan.Limits(pids=100))
     await bench.says("ready")
     bench.send(protocol.Kill("web", 1))
     assert (await bench.event(protocol.Exited)).signal == 9

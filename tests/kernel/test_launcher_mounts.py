@@ -1,0 +1,187 @@
+"""Mounts of a run: later mounts of the host, propagation, links in the way, old kernels."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launcherbench import Bench, root_steps
+from test_launcher_runs import scenario
+
+from supervisor.kernel import mounts
+from supervisor.launcher import plan, protocol
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces, mounts and cgroups"),
+]
+
+
+def with_binds(bench: Bench, *binds: plan.Step) -> list[plan.Step]:
+    """The usual root with more steps before the pivot."""
+    files = bench.paths.instance("web")
+    steps = root_steps(files.upper, files.work)
+    place = steps.index(plan.Pivot())
+    return [*steps[:place], *binds, *steps[place:]]
+
+
+def mount_tmpfs(place: Path) -> None:
+    """A file system of the host."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
+
+
+@scenario
+async def test_what_the_host_mounts_later_is_seen(bench: Bench) -> None:
+    """A file system that was mounted after the launcher's start can be a source."""
+    disks = Path(bench.base, "disks")
+    mount_tmpfs(disks)
+    try:
+        subprocess.run(["mount", "--make-shared", str(disks)], check=True)  # as systemd makes all
+        bench.send(protocol.Quit())
+        await bench.until(lambda: bench.lost, "the end of the launcher")
+        await bench.connect()
+        mount_tmpfs(disks / "late")
+        (disks / "late" / "file").write_text("late")
+        steps = with_binds(bench, plan.Bind(str(disks / "late"), "/disk"))
+        assert (await bench.run("cat", "/disk/file", steps=steps)).code == 0
+        await bench.says("late")
+    finally:
+        subprocess.run(["umount", "-l", str(disks)], check=True)
+
+
+@scenario
+async def test_binds_keep_their_word(bench: Bench) -> None:
+    """Recursive read-only is read-only all the way down; nodev everywhere; mount points are made."""
+    source = Path(bench.base, "source")
+    source.mkdir()
+    (source / "plain").write_text("x")
+    mount_tmpfs(source / "below")
+    try:
+        steps = with_binds(
+            bench,
+            plan.Bind(str(source), "/deep/er/ro", read_only=True, recursive=True),
+            plan.Bind(str(source / "plain"), "/deep/file"),
+        )
+        script = "touch /deep/er/ro/y; touch /deep/er/ro/below/y; cat /deep/file;"
+        script += "grep ' /deep' /proc/self/mountinfo"
+        await bench.run("sh", "-c", script, steps=steps)
+        text = await bench.says("/deep/file ")
+        assert text.count("Read-only file system") == 2
+        rows = [line.split() for line in text.splitlines() if " /deep/" in line]
+        assert rows
+        assert all("nodev" in row[5].split(",") for row in rows)
+    finally:
+        subprocess.run(["umount", "-l", str(source / "below")], check=True)
+
+
+@scenario
+async def test_propagation_is_private_slave_or_refused(bench: Bench) -> None:
+    """A service never mounts back into the host: shared is an error that says so."""
+    source = Path(bench.base, "source")
+    source.mkdir()
+    for number, (propagation, code) in enumerate(((None, 0), ("rslave", 0), ("rshared", 128)), 1):
+        steps = with_binds(bench, plan.Bind(str(source), "/x", propagation=propagation))
+        bench.send(protocol.Launch(bench.plan("true", steps=steps, run=number)))
+        if code == 0:
+            assert (await bench.event(protocol.Exited)).code == 0
+        else:
+            failed = await bench.event(protocol.LaunchFailed)
+            assert failed.stage == "mount"
+            assert "rslave" in failed.detail
+
+
+@scenario
+async def test_links_in_the_root_lead_nowhere_outside(bench: Bench) -> None:
+    """Mount points, masks, symlinks and owners below a link to /: all end inside the root."""
+    outside = Path(bench.base, "outside")
+    outside.mkdir()
+    upper = Path(bench.paths.instance("web").upper)
+    upper.mkdir(parents=True)
+    (upper / "evil").symlink_to(outside)
+    (upper / "up").symlink_to("../../../../../../../../" + str(outside)[1:])
+    steps = with_binds(
+        bench,
+        plan.Bind("/etc", "/evil/one"),
+        plan.Mount("tmpfs", "/up/two", 6, ""),
+        plan.Symlink("x", "/up/three"),
+    )
+    steps += [plan.Mask(["/up/three"]), plan.ReadOnly(["/evil"])]
+    exited = await bench.run("sh", "-c", "ls /", steps=steps, cwd="/up/cwd")
+    assert exited.code == 0
+    assert list(outside.iterdir()) == []
+
+
+@scenario
+async def test_many_layers_are_all_there(bench: Bench) -> None:
+    """More than a page of options: every layer counts, and the root is writable."""
+    layers = []
+    for number in range(80):
+        layer = Path(bench.base, "layers", f"{number:03}-" + "l" * 80)
+        (layer / "mark").mkdir(parents=True)
+        (layer / "mark" / str(number)).touch()
+        layers.append(str(layer))
+    upper, work = (Path(bench.base, name) for name in ("many-upper", "many-work"))
+    upper.mkdir()
+    work.mkdir()
+    steps = with_binds(bench, plan.Overlay("/many", layers, str(upper), str(work)))
+    launch = bench.plan(
+        "sh", "-c", "ls /many/mark | wc -l; touch /many/mark/new && echo writable", steps=steps
+    )
+    bench.send(protocol.Launch(launch))
+    end = await bench.until(
+        lambda: next(
+            (e for e in bench.events if isinstance(e, protocol.Exited | protocol.LaunchFailed)), None
+        )
+    )
+    if isinstance(end, protocol.LaunchFailed):
+        assert "over one page" in end.detail, end  # a kernel without lowerdir+: refused, not cut
+        return
+    await bench.says("writable")
+    assert "80" in bench.output()
+
+
+def test_options_that_would_be_cut_are_refused() -> None:
+    """mount(2) cuts at a page, silently; special characters are escaped."""
+    with pytest.raises(OSError, match="over one page") as error:
+        mounts.overlay_options(["/" + "x" * 100] * 60, "/u", "/w")
+    assert error.value.errno == errno.E2BIG
+    assert mounts.overlay_options(["/a:b", "/c,d"], "/u:v", "/w").startswith(
+        b"lowerdir=/a\\:b:/c\\,d,upperdir=/u:v,workdir=/w"
+    )
+
+
+OLD = """
+import errno, os, sys
+from supervisor.kernel import mounts, syscalls as sc
+sc.unshare(sc.CLONE_NEWNS)
+sc.mount("none", "/", None, sc.MS_REC | sc.MS_PRIVATE)
+real = sc.fsconfig_string
+def old(fd, key, value):  # what a kernel before 6.7 answers
+    if key == "lowerdir+":
+        raise OSError(errno.EINVAL, "invalid argument")
+    real(fd, key, value)
+sc.fsconfig_string = old
+base = sys.argv[1]
+for name in ("low:er", "upper", "work", "at"):
+    os.makedirs(f"{base}/{name}")
+open(f"{base}/low:er/file", "w").write("below")
+made = mounts.overlay([f"{base}/low:er"], f"{base}/upper", f"{base}/work")
+sc.move_mount(made, sc.AT_FDCWD, f"{base}/at", 0)
+assert open(f"{base}/at/file").read() == "below"
+open(f"{base}/at/new", "w").write("x")
+assert os.path.exists(f"{base}/upper/new")
+row = [line for line in open("/proc/self/mountinfo") if f" {base}/at " in line][0]
+assert "nodev" in row.split()[5], row
+assert not [line for line in open("/proc/self/mountinfo") if f" {base}/upper " in line]
+"""
+
+
+def test_an_overlay_on_an_older_kernel_is_the_same(tmp_path: Path) -> None:
+    """Without lowerdir+ the layers go by mount(2), and nothing else is left mounted."""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", OLD, str(tmp_path)], check=True, cwd=root, timeout=30)
