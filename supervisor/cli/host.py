@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -17,6 +18,9 @@ from supervisor.api.server import serve
 from supervisor.core.model import Project
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
+from supervisor.daemon.state import StateError
+from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.translate import PlanError
 
 
 def _reporter(settings: Settings) -> Callable[[str], None]:
@@ -51,11 +55,21 @@ def notify(state: str) -> None:
 async def run_daemon(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; the services run on."""
     ended = _until_signal()
-    daemon = Daemon(settings, _reporter(settings))
+    report = _reporter(settings)
+    daemon = Daemon(settings, report)
     await daemon.start()
+    loop = asyncio.get_running_loop()
+    reading: list[asyncio.Task[None]] = []
+
+    def read_projects() -> None:
+        reading[:] = [task for task in reading if not task.done()]
+        reading.append(loop.create_task(_bring_up_files(daemon, report)))
+
+    loop.add_signal_handler(signal.SIGHUP, read_projects)
     try:
         async with serve(daemon), serve_metrics(daemon):
             notify("READY=1")
+            read_projects()
             interval = float(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
             while not ended.done():
                 await asyncio.wait([ended], timeout=interval or None)
@@ -86,6 +100,32 @@ async def run_foreground(settings: Settings, project: Project, say: Callable[[st
             say("stopping")
     finally:
         await daemon.stop(services=True)
+
+
+async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None:
+    """Each file of the projects directory is a project of its own; a bad one is told and the others go on.
+
+    Only new and changed services are started: for the others their policies have decided.
+    """
+    from supervisor import compose
+
+    for path in sorted(Path(daemon.settings.projects_dir).glob("*.y*ml")):
+        try:
+            name = compose.normalize_project_name(path.stem)
+            named = os.environ | {"COMPOSE_PROJECT_NAME": name}
+            project = (
+                await asyncio.to_thread(
+                    compose.load_project, [str(path)], project_name=None, project_dir=None, env=named
+                )
+            ).project
+            async for operation, outcome in daemon.projects.up(project, start_down=False):
+                if operation.verb not in ("keep", "start"):
+                    report(f"{operation.verb} {operation.name}: {outcome}")
+        except compose.ComposeErrors as error:
+            for problem in error.problems:
+                report(f"cannot bring up {path}: {problem}")
+        except (PlanError, PrepareError, StateError) as error:
+            report(f"cannot bring up {path}: {error}")
 
 
 async def _bring_up(daemon: Daemon, project: Project) -> None:

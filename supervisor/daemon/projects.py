@@ -80,13 +80,19 @@ class Projects:
         )
         return reconcile(project, {s.name: config_hash(s) for s in project.services}, observed)
 
-    async def up(self, project: Project) -> AsyncIterator[tuple[Operation, str]]:
-        """Make it so; yields each operation with what came of it, in dependency order."""
+    async def up(self, project: Project, *, start_down: bool = True) -> AsyncIterator[tuple[Operation, str]]:
+        """Make it so; yields each operation with what came of it, in dependency order.
+
+        start_down: start what is there, unchanged, and down. Not at a boot, where the policies decide.
+        """
         async with self._locks.setdefault(project.name, asyncio.Lock()):
             for operation in self.plan(project).operations:
                 match operation.verb:
                     case "keep" | "orphan":
                         yield operation, operation.cause
+                        continue
+                    case "start" if not start_down:
+                        yield operation, "left down"
                         continue
                     case "recreate":
                         old = self._engine.entries[operation.id]

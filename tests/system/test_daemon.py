@@ -111,7 +111,10 @@ def supervisor() -> Iterator[Supervisor]:
         made = Supervisor(Path(directory))
         with socket.create_server(("127.0.0.1", 0)) as free:
             made.metrics = f"127.0.0.1:{free.getsockname()[1]}"
-        (made.base / "shipkeeper.yaml").write_text(f'metrics_address: "{made.metrics}"\n')
+        (made.base / "shipkeeper.yaml").write_text(
+            f'metrics_address: "{made.metrics}"\nprojects_dir: {made.base}/projects\n'
+        )
+        (made.base / "projects").mkdir()
         made.start()
         try:
             yield made
@@ -322,3 +325,24 @@ def test_metrics_count_what_happened(supervisor: Supervisor) -> None:
             [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_projects_of_the_directory_come_up_and_policies_decide_after_a_restart(
+    supervisor: Supervisor,
+) -> None:
+    """A start of the daemon creates what is new; what was stopped by a person is left to its policy."""
+    (supervisor.base / "projects/shop.yaml").write_text(
+        "services:\n"
+        "  always: {command: sleep 1000, restart: always, init: true, network_mode: host}\n"
+        "  unless: {command: sleep 1000, restart: unless-stopped, init: true, network_mode: host}\n"
+    )
+    (supervisor.base / "projects/broken.yaml").write_text("services: {a: {comand: x}}\n")
+    assert supervisor.daemon is not None
+    supervisor.daemon.send_signal(signal.SIGHUP)
+    until(lambda: supervisor.ok("ps", "--format", "json").count('"State": "running"') == 2, "both run")
+    assert supervisor.row("always")["Project"] == "shop"
+    supervisor.ok("stop", "always", "unless")
+    supervisor.kill()
+    supervisor.start()
+    until(lambda: supervisor.state("always") == "running", "always is back")
+    assert supervisor.state("unless") == "exited"
