@@ -110,6 +110,10 @@ class Launcher:
         self._logs.quit()
         for run in self._runs.values():
             run.close()
+        for _, _, handler, argument in self._timers:
+            if handler == self._remove:
+                with contextlib.suppress(OSError):
+                    argument[0].remove()
         self._daemon.flush()
         self._daemon.close()
         self._logs.close()

@@ -82,6 +82,32 @@ async def test_a_daemon_that_comes_back_finds_its_runs(bench: Bench) -> None:
 
 
 @scenario
+async def test_quit_leaves_nothing(bench: Bench) -> None:
+    """Right after the end of a run: launcher and log writer end, their cgroups and sockets go."""
+    state = await bench.connect()
+    children = [int(n) for n in Path(f"/proc/{state.pid}/task/{state.pid}/children").read_text().split()]
+    await bench.run("true")
+    bench.send(protocol.Quit())
+    await bench.until(lambda: bench.lost, "the end of the launcher")
+    await bench.until(lambda: not any(alive(n) for n in (state.pid, *children)), "both to end")
+    assert not bench.cgroup_directories()
+    assert not os.path.exists(bench.paths.launcher_socket)
+
+
+@scenario
+async def test_told_to_end_it_waits_for_its_runs(bench: Bench) -> None:
+    """SIGTERM (its unit is being stopped): it goes on until the last run has ended."""
+    pid = (await bench.connect()).pid
+    await bench.start("sleep", "1000")
+    os.kill(pid, signal.SIGTERM)
+    await bench.settled()
+    bench.send(protocol.Kill("web", 1))
+    await bench.event(protocol.Exited)
+    await bench.until(lambda: bench.lost, "the end of the launcher")
+    await bench.until(lambda: not alive(pid), "its end")
+
+
+@scenario
 async def test_a_newer_connection_replaces_the_older(bench: Bench) -> None:
     """Two daemons never hear the same launcher at once."""
     news: list[protocol.Event] = []
