@@ -183,8 +183,9 @@ def down(context: Context, volumes: bool) -> None:
 @_FORMAT
 @click.pass_obj
 def ps(context: Context, everything: bool, form: str) -> None:
-    """List service instances (of one project with -p)."""
-    query = {"all": 1 if everything else None, "project": context.project}
+    """List service instances (of one project with -p or -f)."""
+    project = context.project_name() if context.files or context.project else None
+    query = {"all": 1 if everything else None, "project": project}
     views = context.client.call("GET", "/containers/json", query)
     if form == "json":
         for view in views:

@@ -110,12 +110,11 @@ VOLUME = Keys(
 
 DEPLOY = Keys(
     "deploy",
-    frozenset(("resources", "restart_policy")),
+    frozenset(("resources", "restart_policy", "placement")),
     {
         "endpoint_mode": _NETWORKS,
         "labels": "use the `labels` of the service",
         "mode": _REMOVE,
-        "placement": "there is one host; remove the key",
         "replicas": "write a service for each instance",
         "rollback_config": _REMOVE,
         "update_config": _REMOVE,

@@ -35,7 +35,7 @@ _CONDITIONS = {
     "always": Policy.ALWAYS,
     "unless-stopped": Policy.UNLESS_STOPPED,
 }
-_ARCHIVE = re.compile(r"\.(?:tar|tar\.gz|tgz|tar\.zst)")
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _NEVER_LONG_ENOUGH_S = 3_153_600_000.0
 """A hundred years: a run never gets so old that the next restart is immediate."""
 
@@ -138,9 +138,7 @@ def extension(context: Context, node: Node, path: str) -> Extension:
                     reader.bad(value, where, "it is empty", "write ./rootfs or ./rootfs.tar.zst")
                 elif text is not None:
                     full = context.absolute(text)
-                    archive = _ARCHIVE.search(full, max(full.rfind("/"), 0))
-                    whole = archive is not None and full.endswith(archive[0])
-                    rootfs = Rootfs("archive" if whole else "directory", full)
+                    rootfs = Rootfs("archive" if full.endswith(_ARCHIVES) else "directory", full)
                     document[key] = full
             case "backoff":
                 backoff, document[key] = _backoff(context, value, where)

@@ -229,6 +229,15 @@ class _Builder:
         example = "{resources: {limits: {memory: 512m}}}"
         entries = self.context.reader.mapping(node, path, keys.DEPLOY, example) or {}
         self.resources = entries.get("resources")
+        placement = entries.get("placement")
+        if placement is not None and placement.value != {}:
+            # Compose's own `config` prints an empty one.
+            self.context.reader.findings.error(
+                node.key_mark("placement"),
+                f"{path}.placement",
+                "not supported yet: `placement` in deploy",
+                "there is one host; remove the key",
+            )
         document: Document = {"resources": {}, "placement": {}}
         if "restart_policy" in entries:
             found = restart.deploy_policy(self.context, entries["restart_policy"], f"{path}.restart_policy")

@@ -80,7 +80,7 @@ class Daemon:
         if services:
             running = list(self.engine.entries.values())
             await self.projects.stop(running, manual=False, why="the supervisor was shut down")
-        self.engine.flush()
+        self.engine.close()
         if self._launcher is not None:
             # Refused while any service runs: then the launcher stays for the next daemon.
             self._launcher.send(protocol.Quit())

@@ -104,6 +104,7 @@ class Engine:
         self._ended: list[tuple[str, RunRecord]] = []
         self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     # --- events ---------------------------------------------------------------------------------
     def post(self, instance_id: str, event: ev.Event) -> None:
@@ -348,8 +349,16 @@ class Engine:
         entry.changed = asyncio.Event()
 
     # --- storing ----------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Store what is left; afterwards nothing is stored or sent any more."""
+        self.flush()
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self._closed = True
+        self.send = _unsent
+
     def _flush_soon(self) -> None:
-        if self._flushing is None:
+        if self._flushing is None and not self._closed:
             self._flushing = asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:

@@ -28,6 +28,7 @@ from supervisor.launcher.spawn import Spawner
 from supervisor.launcher.steps import StepError
 
 _FREEZE_TIMEOUT_S = 10.0
+_LOG_WRITER_S = 2.0
 _POLL_S = 0.005  # only where the kernel sends no event: pure v1
 _REMOVE_AFTER_S = 0.05
 _REMOVE_TRIES = 12
@@ -108,6 +109,7 @@ class Launcher:
 
     def _close(self) -> None:
         self._logs.quit()
+        self._wait_for_log_writer()
         for run in self._runs.values():
             run.close()
         for _, _, handler, argument in self._timers:
@@ -117,6 +119,13 @@ class Launcher:
         self._daemon.flush()
         self._daemon.close()
         self._logs.close()
+
+    def _wait_for_log_writer(self) -> None:
+        """It ends once it has written everything; on a full disk that may take longer than we have."""
+        deadline = time.monotonic() + _LOG_WRITER_S
+        while self._logs.child_pid is not None and (left := deadline - time.monotonic()) > 0:
+            select.select([self._logs.fileno()], [], [], left)
+            self._logs.on_ready()
 
     def _guard(self, handler: Handler, argument: Any) -> None:
         """One thing that goes wrong is one Problem."""
