@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -276,22 +275,20 @@ HUGE = {
 }
 
 
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", HUGE)
 def test_hostile_files_end_soon_in_one_line(tmp_path: Path, name: str) -> None:
-    """No input takes seconds (10 s leave room for a busy machine; each takes under one)."""
-    began = time.perf_counter()
+    """Each takes under a second; the limit leaves room for a busy machine."""
     found = problems(tmp_path, HUGE[name])
-    assert time.perf_counter() - began < 10
     assert len(found) == 1
     assert len(str(found[0])) < 1000
     assert "\n" not in str(found[0])
 
 
+@pytest.mark.timeout(20)
 def test_a_long_command_is_read_in_linear_time(tmp_path: Path) -> None:
     """A script of megabytes is odd, but no reason to hang."""
-    began = time.perf_counter()
     load(tmp_path, b'services: {a: {command: "' + b"x" * 4_000_000 + b'"}}')
-    assert time.perf_counter() - began < 10
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "missing/x.yaml"])
@@ -348,35 +345,9 @@ def _yaml(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-_scalars = st.sampled_from(
-    [
-        "x",
-        "1",
-        "-1",
-        "1.5",
-        "true",
-        "null",
-        "''",
-        "'./a:/b:ro'",
-        "'${A:-b}'",
-        "'${'",
-        "'a;b'",
-        "10s",
-        "64m",
-        "!reset x",
-        "&a y",
-        "*a",
-        "always",
-        "on-failure:3",
-        "a",
-        "b",
-        "SIGTERM",
-        "[a]",
-        "{a: b}",
-        "{type: bind}",
-        "2024-01-02",
-    ]
-)
+_SCALARS = """x|1|-1|1.5|true|null|''|'./a:/b:ro'|'${A:-b}'|'${'|'a;b'|10s|64m|!reset x|&a y|*a|always
+on-failure:3|a|b|SIGTERM|[a]|{a: b}|{type: bind}|2024-01-02"""
+_scalars = st.sampled_from(_SCALARS.replace("\n", "|").split("|"))
 _services = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c d"]),
