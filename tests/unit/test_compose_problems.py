@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -259,19 +261,18 @@ def _bomb(inner: str) -> bytes:
     return "\n".join(lines).encode()
 
 
-HUGE = {
-    "fifty megabytes": b"a: b\n" * 10_000_000,
-    "a bomb of aliases": _bomb("[%s]"),
-    "a bomb of merge keys": _bomb("{<<: [%s]}"),
-    "brackets": b"[" * 2_000_000,
-    "braces": b"{a: " * 1_000_000,
-    "dashes": b"- " * 2_000_000,
-    "a long list": b"- a\n" * 1_000_000,
-    "random bytes": os.urandom(3_000_000),
-    "open variables": b'services: {a: {command: "' + b"${A:-{" * 600_000 + b'}"}}',
-    "nested variables": b'services: {a: {command: "' + b"${A:-" * 500_000 + b"}" * 500_000 + b'"}}',
-    "colons": b'services: {a: {command: x, volumes: ["' + b":" * 4_000_000 + b'"]}}',
-    "digits": b'services: {a: {command: x, mem_limit: "' + b"9" * 4_000_000 + b'"}}',
+HUGE: dict[str, Callable[[], bytes]] = {
+    "a bomb of aliases": lambda: _bomb("[%s]"),
+    "a bomb of merge keys": lambda: _bomb("{<<: [%s]}"),
+    "brackets": lambda: b"[" * 2_000_000,
+    "braces": lambda: b"{a: " * 1_000_000,
+    "dashes": lambda: b"- " * 2_000_000,
+    "a long list": lambda: b"- a\n" * 1_000_000,
+    "random bytes": lambda: random.Random(1).randbytes(3_000_000),
+    "open variables": lambda: b'services: {a: {command: "' + b"${A:-{" * 600_000 + b'}"}}',
+    "nested variables": lambda: b'services: {a: {command: "' + b"${A:-" * 500_000 + b"}" * 500_000 + b'"}}',
+    "colons": lambda: b'services: {a: {command: x, volumes: ["' + b":" * 4_000_000 + b'"]}}',
+    "digits": lambda: b'services: {a: {command: x, mem_limit: "' + b"9" * 4_000_000 + b'"}}',
 }
 
 
@@ -279,10 +280,19 @@ HUGE = {
 @pytest.mark.parametrize("name", HUGE)
 def test_hostile_files_end_soon_in_one_line(tmp_path: Path, name: str) -> None:
     """Each takes under a second; the limit leaves room for a busy machine."""
-    found = problems(tmp_path, HUGE[name])
+    found = problems(tmp_path, HUGE[name]())
     assert len(found) == 1
     assert len(str(found[0])) < 1000
     assert "\n" not in str(found[0])
+
+
+def test_a_file_of_fifty_megabytes_is_refused_unread(tmp_path: Path) -> None:
+    """By its size, whatever it holds."""
+    file = tmp_path / "big.yaml"
+    file.write_text("services:\n")
+    os.truncate(file, 50_000_000)
+    with pytest.raises(ComposeErrors, match="larger than 4 MiB"):
+        load_project([str(file)], project_name="p", project_dir=None, env={})
 
 
 @pytest.mark.timeout(20)
