@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core import events as ev
+from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.state import StateDatabase
 from supervisor.kernel import host
+from supervisor.kernel.cgroups import Cgroup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError
 
 _RETRY_S = 1.0
+_QUIT_S = 5.0
 
 
 class DaemonError(Exception):
@@ -44,6 +47,7 @@ class Daemon:
         self._launcher: LauncherClient | None = None
         self._state_seen: asyncio.Future[protocol.State] | None = None
         self._closing = False
+        self._launcher_pid = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.cgroup_base = cgroup_base(settings.state_dir)
         self.database: StateDatabase
@@ -82,14 +86,32 @@ class Daemon:
             await self.projects.stop(running, manual=False, why="the supervisor was shut down")
         self.engine.close()
         if self._launcher is not None:
-            # Refused while any service runs: then the launcher stays for the next daemon.
-            self._launcher.send(protocol.Quit())
-            self._launcher.close()
+            await self._end_launcher(self._launcher)
         self.database.close()
         with contextlib.suppress(FileNotFoundError):
             Path(self.paths.api_socket).unlink()
         if self._lock >= 0:
             os.close(self._lock)
+
+    async def _end_launcher(self, launcher: LauncherClient) -> None:
+        """Leave it to the next daemon while services run; else end it, and leave no cgroup behind."""
+        up = any(
+            isinstance(entry.instance.phase, Starting | Running | Stopping)
+            for entry in self.engine.entries.values()
+        )
+        if up:
+            launcher.close()
+            return
+        launcher.send(protocol.Quit())
+        await _gone(self._launcher_pid)
+        launcher.close()
+        setup = detect()
+        left: list[int] = []
+        with contextlib.suppress(OSError):
+            left = Cgroup(setup, f"{self.cgroup_base}/launcher").procs()
+        for pid in left:
+            await _gone(pid)  # the log writer, which ends after it
+        remove_empty(setup, self.cgroup_base)
 
     async def _connect(self, *, same_boot: bool) -> list[str]:
         self._state_seen = asyncio.get_running_loop().create_future()
@@ -98,6 +120,7 @@ class Daemon:
         )
         self.engine.send = self._launcher.send
         state = await self._state_seen
+        self._launcher_pid = state.pid
         return self.engine.adopt(state, same_boot=same_boot)
 
     def _on_event(self, event: protocol.Event) -> None:
@@ -147,6 +170,24 @@ class Daemon:
             ) from error
         with contextlib.suppress(FileNotFoundError):
             Path(self.paths.api_socket).unlink()
+
+
+async def _gone(pid: int) -> None:
+    """Wait for the end of a process that is nobody's child here; not for ever."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), _QUIT_S)
+    except TimeoutError:
+        return
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
 
 
 def cgroup_base(state_dir: str) -> str:

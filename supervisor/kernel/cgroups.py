@@ -388,6 +388,15 @@ def enter_leaf(setup: CgroupSetup, base: str, leaf: str = "launcher") -> None:
             _write(named, "0")
 
 
+def remove_empty(setup: CgroupSetup, base: str) -> None:
+    """Remove the cgroups of `base` and below in every hierarchy, as far as no process is in them."""
+    mounts = [*([setup.unified] if setup.unified else []), *setup.v1.values()]
+    for mount in dict.fromkeys(mounts):
+        for directory, _, _ in os.walk(f"{mount}/{base}", topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+
+
 def favor_moves(setup: CgroupSetup, mountinfo: str = "/proc/self/mountinfo") -> bool:
     """Make moving a process between cgroups quick (mount option favordynmods, Linux 6.0); whether it is now.
 

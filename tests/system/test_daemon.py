@@ -23,6 +23,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from supervisor.daemon.app import cgroup_base
+
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 PATIENCE_S = 60.0
@@ -132,6 +134,9 @@ def supervisor() -> Iterator[Supervisor]:
                     ended, _, _ = select.select([pidfd], [], [], PATIENCE_S)
                     os.close(pidfd)
                     assert ended, "the launcher ends with the last service"
+            base = cgroup_base(f"{made.base}/state")
+            left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{base}")]
+            assert left == [], "no cgroup is left"
 
 
 def test_a_service_killed_by_hand_is_back_under_another_pid(supervisor: Supervisor) -> None:
