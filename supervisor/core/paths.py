@@ -82,11 +82,6 @@ class Paths:
         return f"{self.state_dir}/rootfs"
 
     @property
-    def mask_layer(self) -> str:
-        """The overlay layer that hides the host's secrets in the host view (owner: runtime)."""
-        return f"{self.state_dir}/mask"
-
-    @property
     def api_socket(self) -> str:
         """HTTP API (owner: daemon)."""
         return f"{self.run_dir}/shipkeeper.sock"
