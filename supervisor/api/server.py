@@ -11,7 +11,6 @@ import contextlib
 import grp
 import json
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from supervisor.api.views import instance_view, run_view, stamp
 from supervisor.core import events as ev
 from supervisor.core.exits import signal_name
 from supervisor.core.model import Project
+from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Resting, Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Published, boottime_s
@@ -181,13 +181,9 @@ class Api:
         if is_down(entry.instance):
             raise web.HTTPConflict(text=f"cannot kill {entry.stored.name}: it is not running")
         name = request.query.get("signal", "KILL")
-        try:
-            if name.isdigit():
-                number = int(signal.Signals(int(name)))
-            else:
-                number = int(signal.Signals["SIG" + name.upper().removeprefix("SIG")])
-        except (KeyError, ValueError):
-            raise web.HTTPBadRequest(text=f"cannot kill {entry.stored.name}: no signal {name!r}") from None
+        number = signal_number(name)
+        if number is None:
+            raise web.HTTPBadRequest(text=f"cannot kill {entry.stored.name}: no signal {name!r}")
         self._daemon.engine.post(entry.instance.id, ev.KillRequested(number))
         return web.json_response({"Signal": signal_name(number)})
 
@@ -288,8 +284,8 @@ class Api:
         raise web.HTTPNotFound(text=f"cannot find {name}: no such service; `shipkeeper ps -a` lists them")
 
     def _view(self, entry: Entry) -> dict[str, Any]:
-        runs = self._daemon.database.runs(entry.instance.id)
-        return instance_view(entry, runs[-1] if runs else None, now_s=boottime_s(), now_wall=time.time())
+        last = self._daemon.database.runs(entry.instance.id, last=1)
+        return instance_view(entry, last[0] if last else None, now_s=boottime_s(), now_wall=time.time())
 
     def _log(self, entry: Entry) -> str:
         return self._daemon.paths.instance(entry.instance.id).log

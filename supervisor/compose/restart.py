@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 from supervisor.compose import keys, units
 from supervisor.compose.context import Context
-from supervisor.compose.names import SIGNAL_NAMES, signal_number
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, quote
 from supervisor.core.model import Backoff, Policy, RestartRules, Rootfs
+from supervisor.core.signals import SIGNAL_NAMES, signal_number
 
 _CONDITIONS = {
     "none": Policy.NO,

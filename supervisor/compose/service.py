@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from supervisor.compose import keys, mounts, restart, scalars, shellwords, units
 from supervisor.compose import limits as limit_rules
 from supervisor.compose.context import Context
-from supervisor.compose.names import CAPABILITIES, SIGNAL_NAMES, signal_number, sysctl_problem
+from supervisor.compose.names import CAPABILITIES, sysctl_problem
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, quote
 from supervisor.core.model import Dependency, Logging, RestartRules, SecurityOptions, ServiceSpec
+from supervisor.core.signals import SIGNAL_NAMES, signal_number
 
 Document = dict[str, Any]
 

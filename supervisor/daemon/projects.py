@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 
@@ -15,6 +14,7 @@ from supervisor.core import events as ev
 from supervisor.core.graph import waves
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.reconcile import Observed, Operation, Plan, container_name, reconcile
+from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.state import Stored
@@ -27,14 +27,13 @@ def config_hash(spec: ServiceSpec) -> str:
 
 
 def stop_signal(spec: ServiceSpec) -> int:
-    """Number of the stop signal; SIGTERM where none is named."""
-    return 15 if spec.stop_signal is None else int(signal.Signals[_signal_name(spec.stop_signal)])
-
-
-def _signal_name(text: str) -> str:
-    if text.isdigit():
-        return signal.Signals(int(text)).name
-    return text if text.startswith("SIG") else f"SIG{text}"
+    """Number of the stop signal; SIGTERM where none is named. Raises PlanError."""
+    if spec.stop_signal is None:
+        return 15
+    number = signal_number(spec.stop_signal)
+    if number is None:
+        raise PlanError(f"cannot create service {spec.name}: no signal {spec.stop_signal!r} (stop_signal)")
+    return number
 
 
 def is_down(instance: Instance) -> bool:

@@ -202,17 +202,17 @@ class StateDatabase:
             "DELETE FROM run WHERE instance = ? AND run <= ?", (instance_id, record.run - RUNS_KEPT)
         )
 
-    def runs(self, instance_id: str) -> list[RunRecord]:
-        """The stored runs, oldest first."""
+    def runs(self, instance_id: str, last: int = RUNS_KEPT) -> list[RunRecord]:
+        """The `last` stored runs, oldest first."""
         rows = self._db.execute(
             "SELECT run, started_wall, ended_wall, ending, verdict, user_s, system_s, max_rss_bytes, cpu_ns"
-            " FROM run WHERE instance = ? ORDER BY run",
-            (instance_id,),
+            " FROM run WHERE instance = ? ORDER BY run DESC LIMIT ?",
+            (instance_id, last),
         )
         return [
             RunRecord(run, started, ended, load_ending(ending), verdict, user, system, rss, cpu)
             for run, started, ended, ending, verdict, user, system, rss, cpu in rows
-        ]
+        ][::-1]
 
     def remove(self, instance_id: str) -> None:
         """Forget an instance and its runs."""

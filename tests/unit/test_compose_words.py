@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.compose import dotenv, scalars, shellwords, units
-from supervisor.compose.names import signal_number
+from supervisor.core.signals import signal_number
 
 
 @pytest.mark.parametrize(

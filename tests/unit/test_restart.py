@@ -7,9 +7,10 @@ import pytest
 from supervisor.core import events as ev
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.lifecycle import step
-from supervisor.core.model import Backoff, Policy, RestartRules
+from supervisor.core.model import Backoff, Policy, RestartRules, ServiceSpec
 from supervisor.core.restart import History, Rest, Restart, decide
 from supervisor.core.state import Instance, Resting, Running, Starting, Stopping, Waiting
+from supervisor.daemon.projects import stop_signal
 
 R, X = "R", "X"
 POLICIES = (Policy.NO, Policy.ON_FAILURE, Policy.ALWAYS, Policy.UNLESS_STOPPED)
@@ -188,3 +189,11 @@ def test_a_stop_for_a_time_starts_again() -> None:
     assert instance.phase.timer is not None
     instance, effects = step(instance, ev.TimerFired(instance.phase.timer), 1902.0)
     assert effects[0] == ev.Launch(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [(None, 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37)]
+)
+def test_a_stop_signal_is_read_as_the_loader_reads_it(text: str | None, number: int) -> None:
+    """What the loader accepts the daemon knows too, real-time signals among it."""
+    assert stop_signal(ServiceSpec("web", stop_signal=text)) == number

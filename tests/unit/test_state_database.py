@@ -64,6 +64,7 @@ def test_the_last_fifty_runs_are_kept_and_a_run_is_recorded_once(tmp_path: Path)
     runs = database.runs("p-web-1")
     assert [record.run for record in runs] == list(range(6, RUNS_KEPT + 6))
     assert runs[-1].ending != Exit(99)
+    assert database.runs("p-web-1", last=1) == runs[-1:]
     database.remove("p-web-1")
     assert database.runs("p-web-1") == []
     assert database.load(quiet) == []
