@@ -46,15 +46,6 @@ class Limits(Protocol):
     def pids(self) -> int | None: ...
 
 
-class Stats(NamedTuple):
-    """memory_limit_bytes is None without a limit."""
-
-    memory_bytes: int
-    memory_limit_bytes: int | None
-    cpu_ns: int
-    pids: int
-
-
 def detect(root: str = "/sys/fs/cgroup") -> CgroupSetup:
     """Look at the hierarchies below `root`. Raises OSError (ENOENT) if there is none that can be used."""
     if os.path.exists(f"{root}/cgroup.controllers"):
@@ -265,8 +256,8 @@ class Cgroup:
     def is_frozen(self) -> bool:
         """Whether all of it is frozen now."""
         if self.setup.unified is not None:
-            return _keys(self._events()).get("frozen") == 1
-        return _read(f"{self._freezer()}/freezer.state").strip() == "FROZEN"
+            return keyed(self._events()).get("frozen") == 1
+        return read_text(f"{self._freezer()}/freezer.state").strip() == "FROZEN"
 
     def _freezer(self) -> str:
         try:
@@ -285,7 +276,7 @@ class Cgroup:
         """Whether a process is in it. A cgroup that is gone has none."""
         try:
             if self.setup.unified is not None:
-                return _keys(self._events()).get("populated") == 1
+                return keyed(self._events()).get("populated") == 1
             return bool(self.procs())
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
@@ -298,52 +289,38 @@ class Cgroup:
             places = [f"{self.setup.unified}/{self.path}"]
         else:
             places = list(self._v1_directories().values())[:1]
-        return [int(pid) for place in places for pid in _read(f"{place}/cgroup.procs").split() if pid != "0"]
+        return [
+            int(pid) for place in places for pid in read_text(f"{place}/cgroup.procs").split() if pid != "0"
+        ]
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel killed for memory. 0 where nobody counts."""
         try:
             if self.setup.mode == "unified":
-                text = _read(f"{self.setup.unified}/{self.path}/memory.events")
+                text = read_text(f"{self.setup.unified}/{self.path}/memory.events")
             else:
                 place = self._v1_directories().get("memory")
                 if place is None:
                     return 0
-                text = _read(f"{place}/memory.oom_control")
+                text = read_text(f"{place}/memory.oom_control")
         except OSError:
             return 0
-        return _keys(text).get("oom_kill", 0)
+        return keyed(text).get("oom_kill", 0)
 
     def cpu_ns(self) -> int:
         """CPU time of all that ever was in it. 0 where nobody counts."""
         try:
             if self.setup.unified is not None:
                 # Also there without the cpu controller.
-                usage = _keys(_read(f"{self.setup.unified}/{self.path}/cpu.stat"))
+                usage = keyed(read_text(f"{self.setup.unified}/{self.path}/cpu.stat"))
                 return usage.get("usage_usec", 0) * 1000
             place = self._v1_directories().get("cpuacct")
-            return int(_read(f"{place}/cpuacct.usage")) if place is not None else 0
+            return int(read_text(f"{place}/cpuacct.usage")) if place is not None else 0
         except OSError:
             return 0
 
-    def stats(self) -> Stats:
-        """What it uses now. Raises OSError if it is gone; a figure that nobody keeps is 0 or None."""
-        if self.setup.mode == "unified":
-            base = f"{self.setup.unified}/{self.path}"
-            memory, limit = _number(f"{base}/memory.current"), _number(f"{base}/memory.max")
-            pids = _number(f"{base}/pids.current")
-        else:
-            places = self._v1_directories()
-            base = places.get("memory", "/nonexistent")
-            memory = _number(f"{base}/memory.usage_in_bytes")
-            limit = _number(f"{base}/memory.limit_in_bytes")
-            if limit is not None and limit >= 1 << 62:  # "unlimited" is the largest number of pages
-                limit = None
-            pids = _number(f"{places.get('pids', '/nonexistent')}/pids.current")
-        return Stats(memory or 0, limit, self.cpu_ns(), len(self.procs()) if pids is None else pids)
-
     def _events(self) -> str:
-        return _read(f"{self.setup.unified}/{self.path}/cgroup.events")
+        return read_text(f"{self.setup.unified}/{self.path}/cgroup.events")
 
 
 def enable_controllers(mount: str, path: str) -> None:
@@ -357,11 +334,11 @@ def enable_controllers(mount: str, path: str) -> None:
         directory = f"{directory}/{part}" if part else directory
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory)
-        active = _read(f"{directory}/cgroup.subtree_control").split()
+        active = read_text(f"{directory}/cgroup.subtree_control").split()
         missing = [name for name in _CONTROLLERS if name not in active]
-        if not missing or set(missing).isdisjoint(_read(f"{directory}/cgroup.controllers").split()):
+        if not missing or set(missing).isdisjoint(read_text(f"{directory}/cgroup.controllers").split()):
             continue
-        available = _read(f"{directory}/cgroup.controllers").split()
+        available = read_text(f"{directory}/cgroup.controllers").split()
         for name in missing:
             if name in available:
                 _write(f"{directory}/cgroup.subtree_control", f"+{name}")
@@ -377,7 +354,7 @@ def enter_leaf(setup: CgroupSetup, base: str, leaf: str = "launcher") -> None:
         os.makedirs(directory, exist_ok=True)
         _write(f"{directory}/cgroup.procs", "0")
         if base.strip("/"):
-            for pid in _read(f"{setup.unified}/{base}/cgroup.procs").split():
+            for pid in read_text(f"{setup.unified}/{base}/cgroup.procs").split():
                 with contextlib.suppress(ProcessLookupError):
                     _write(f"{directory}/cgroup.procs", pid)
     if setup.mode != "unified":
@@ -407,7 +384,7 @@ def favor_moves(setup: CgroupSetup, mountinfo: str = "/proc/self/mountinfo") -> 
     if setup.mode == "unified":
         return True
     place = setup.unified or setup.v1.get("memory") or next(iter(setup.v1.values()))
-    for line in _read(mountinfo).splitlines():
+    for line in read_text(mountinfo).splitlines():
         mount, _, system = line.partition(" - ")
         if mount.split()[4] != os.path.realpath(place):
             continue
@@ -447,7 +424,8 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """A file of a cgroup. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
@@ -458,14 +436,6 @@ def _read(path: str) -> str:
         os.close(fd)
 
 
-def _number(path: str) -> int | None:
-    try:
-        text = _read(path).strip()
-    except FileNotFoundError:
-        return None
-    return None if text == "max" else int(text)
-
-
-def _keys(text: str) -> dict[str, int]:
+def keyed(text: str) -> dict[str, int]:
     """A flat keyed file."""
     return {key: int(value) for key, _, value in (line.partition(" ") for line in text.splitlines())}

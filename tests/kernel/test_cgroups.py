@@ -15,6 +15,7 @@ import pytest
 
 from supervisor.kernel import cgroups
 from supervisor.kernel.cgroups import Cgroup, CgroupSetup
+from supervisor.kernel.usage import read_usage
 from supervisor.launcher.plan import Limits
 
 pytestmark = pytest.mark.kernel
@@ -166,8 +167,9 @@ def test_limits_are_in_force_and_figures_are_told(
     enter(cgroup, sleeper.pid)
     assert cgroup.populated()
     assert cgroup.procs() == [sleeper.pid]
-    stats = cgroup.stats()
-    assert (stats.memory_limit_bytes, stats.pids) == (64 << 20, 1)
+    usage = read_usage(cgroup)
+    assert usage is not None
+    assert (usage.memory_limit_bytes, usage.pids) == (64 << 20, 1)
     assert cgroup.oom_kills() == 0
     assert not cgroup.remove(), "it is in use"
     sleeper.kill()
