@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 
 from supervisor.core.exits import Exit, describe
-from supervisor.core.state import Running, Waiting, docker_state
+from supervisor.core.state import Resting, Running, Waiting, docker_state
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.state import RunRecord
+from supervisor.daemon.usage import ProcessRow, clock_text
+from supervisor.kernel.usage import Usage
 
 Json = dict[str, Any]
 _NEVER = "0001-01-01T00:00:00Z"
@@ -19,9 +22,9 @@ def stamp(wall: float | None) -> str:
     return _NEVER if wall is None else datetime.fromtimestamp(wall, UTC).isoformat().replace("+00:00", "Z")
 
 
-def instance_view(entry: Entry, last: RunRecord | None, *, now_s: float, now_wall: float) -> Json:
-    """One service instance in full."""
-    stored, instance = entry.stored, entry.instance
+def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: float) -> Json:
+    """One service instance in full. used: what it uses, if that was asked for and it runs."""
+    stored, instance, last = entry.stored, entry.instance, entry.last_run
     phase = instance.phase
     ending = instance.last
     state = docker_state(instance)
@@ -36,6 +39,8 @@ def instance_view(entry: Entry, last: RunRecord | None, *, now_s: float, now_wal
         "Reason": instance.reason,
         "WantedUp": instance.wanted,
         "NextRestartAt": None if next_wall is None else stamp(next_wall),
+        "Exhausted": isinstance(phase, Resting) and phase.exhausted,
+        "Usage": None if used is None else _usage_view(used, entry, now_wall),
         "Command": list(stored.spec.argv()),
         "ConfigHash": stored.config_hash,
         "HostConfig": {
@@ -57,6 +62,71 @@ def instance_view(entry: Entry, last: RunRecord | None, *, now_s: float, now_wal
             "FinishedAt": stamp(last.ended_wall if last else None),
         },
     }
+
+
+def _usage_view(used: Usage, entry: Entry, now_wall: float) -> Json:
+    """CpuPercent: of one processor, on average since the run began, as ps(1) has it."""
+    ran_s = now_wall - entry.started_wall if entry.started_wall is not None else 0.0
+    return {
+        "CpuSeconds": used.cpu_ns / 1e9,
+        "CpuPercent": round(100 * used.cpu_ns / 1e9 / ran_s, 2) if ran_s > 0 else 0.0,
+        "MemoryBytes": used.memory_bytes,
+        "MemoryLimitBytes": used.memory_limit_bytes,
+        "Pids": used.pids,
+    }
+
+
+def stats_view(entry: Entry, used: Usage | None, host_bytes: int, now_wall: float) -> Json:
+    """Docker's stats; all zero where nothing runs. One sample: precpu_stats is left to the client."""
+    used = used or Usage(0, None, 0, 0, 0, 0, 0)
+    io = [
+        {"major": 0, "minor": 0, "op": name, "value": value or 0}
+        for name, value in (("read", used.read_bytes), ("write", used.written_bytes))
+    ]
+    return {
+        "id": entry.instance.id,
+        "name": f"/{entry.stored.name}",
+        "read": stamp(now_wall),
+        "num_procs": 0,
+        "pids_stats": {"current": used.pids},
+        "memory_stats": {
+            "usage": used.memory_bytes or 0,
+            "limit": used.memory_limit_bytes or host_bytes,
+            "stats": {"inactive_file": 0},
+        },
+        "cpu_stats": {
+            "cpu_usage": {
+                "total_usage": used.cpu_ns,
+                "usage_in_usermode": used.user_ns,
+                "usage_in_kernelmode": used.system_ns,
+            },
+            "online_cpus": os.cpu_count(),
+        },
+        "blkio_stats": {"io_service_bytes_recursive": io if used.read_bytes is not None else None},
+    }
+
+
+def process_titles() -> list[str]:
+    """Columns of `top`: those of `ps -ef`, and memory."""
+    return ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "RSS", "CMD"]
+
+
+def process_view(row: ProcessRow, now_wall: float) -> list[str]:
+    """One row of `top`."""
+    ran_s = max(now_wall - row.started_wall, 0.01)
+    minutes, second = divmod(int(row.cpu_s), 60)
+    hour, minute = divmod(minutes, 60)
+    return [
+        row.user,
+        str(row.pid),
+        str(row.parent),
+        str(int(100 * row.cpu_s / ran_s)),
+        clock_text(row.started_wall),
+        row.tty,
+        f"{hour:02}:{minute:02}:{second:02}",
+        str(row.memory_bytes // 1024),
+        row.command,
+    ]
 
 
 def run_view(record: RunRecord) -> Json:

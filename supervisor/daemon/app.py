@@ -19,6 +19,7 @@ from typing import Any
 from supervisor.core import events as ev
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.execs import Execs
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
@@ -53,6 +54,9 @@ class Daemon:
         self.database: StateDatabase
         self.engine: Engine
         self.projects: Projects
+        self.plans: LaunchPlans
+        self.cgroups = detect()
+        self.execs = Execs()
         self.ready = False
 
     async def start(self) -> None:
@@ -61,9 +65,12 @@ class Daemon:
         self.database = StateDatabase(self.paths.database, self._report)
         plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
         self.engine = Engine(self.database, plans.plan, self._report)
+        self.plans = plans
         self.projects = Projects(self.engine, plans.remove, plans.remove_volume)
+        last = self.database.last_runs()
         for stored in self.database.load(self._report):
-            self.engine.entries[stored.instance.id] = Entry(stored)
+            name = stored.instance.id
+            self.engine.entries[name] = Entry(stored, last_run=last.get(name))
         boot_id = host.boot_id()
         same_boot = self.database.boot_id() == boot_id
         starting = await self._connect(same_boot=same_boot)
@@ -105,7 +112,7 @@ class Daemon:
         launcher.send(protocol.Quit())
         await _gone(self._launcher_pid)
         launcher.close()
-        setup = detect()
+        setup = self.cgroups
         left: list[int] = []
         with contextlib.suppress(OSError):
             left = Cgroup(setup, f"{self.cgroup_base}/launcher").procs()
@@ -118,7 +125,8 @@ class Daemon:
         self._launcher = await LauncherClient.connect(
             self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
         )
-        self.engine.send = self._launcher.send
+        self.engine.send = self.execs.send = self._launcher.send
+        self.execs.take_fds = self._launcher.take_fds
         state = await self._state_seen
         self._launcher_pid = state.pid
         return self.engine.adopt(state, same_boot=same_boot)
@@ -128,9 +136,13 @@ class Daemon:
             if self._state_seen is not None and not self._state_seen.done():
                 self._state_seen.set_result(event)
             return
-        self.engine.on_launcher(event)
+        if isinstance(event, protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited):
+            self.execs.on_launcher(event)
+        else:
+            self.engine.on_launcher(event)
 
     def _on_lost(self) -> None:
+        self.execs.lost()
         if not self._closing:
             self._report("the launcher died; its services run on, and a new one is started")
             self._background(self._reconnect())

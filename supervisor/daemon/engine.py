@@ -35,6 +35,11 @@ class Entry:
     stored: Stored
     plan: LaunchPlan | None = None
     started_wall: float | None = None
+    cgroup: str = ""
+    """Path of the current run's cgroup below the hierarchies; empty while none runs."""
+    last_run: RunRecord | None = None
+    ended: tuple[int, float] = (0, 0.0)
+    """The run that ended last, and when by the wall clock."""
     timer: asyncio.TimerHandle | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,6 +54,7 @@ class Published:
 
     wall: float
     action: str
+    run: int
     instance: str
     name: str
     project: str
@@ -129,6 +135,7 @@ class Engine:
                 entry = self.entries.get(info.instance)
                 if entry is not None and entry.instance.run == info.run:
                     entry.started_wall = info.started_wall
+                    entry.cgroup = info.cgroup
                 self.post(info.instance, ev.Started(info.run, info.pid, info.start_ticks))
             case protocol.LaunchFailed():
                 failure = SpawnFailure(event.stage, event.errno, event.detail, event.code)
@@ -145,7 +152,7 @@ class Engine:
                 self._report(event.what)
             case (
                 protocol.State()
-                | protocol.ExecStarted()
+                | protocol.ExecStarted()  # execs are `daemon.execs`
                 | protocol.ExecFailed()
                 | protocol.ExecExited()
                 | protocol.LogCounted()
@@ -162,6 +169,7 @@ class Engine:
         if entry is None:
             self.send(protocol.Ack(instance_id, run))
             return
+        entry.ended = run, time.time() if record is None else record.ended_wall
         if entry.instance.run == run:
             self._count(entry, ending)
         if isinstance(ending, Exit):
@@ -179,6 +187,9 @@ class Engine:
                 max_rss_bytes=record.max_rss_bytes,
                 cpu_ns=record.cpu_ns,
             )
+        entry.last_run = kept
+        if entry.instance.run == run:
+            entry.cgroup = ""
         self._ended.append((instance_id, kept))
         self._dirty.add(instance_id)
         self._flush_soon()
@@ -232,6 +243,7 @@ class Engine:
     def _take(self, entry: Entry, info: protocol.RunInfo) -> None:
         instance = entry.instance
         entry.started_wall = info.started_wall
+        entry.cgroup = info.cgroup
         if isinstance(instance.phase, Stopping) and instance.run == info.run:
             self.post(instance.id, ev.TimerFired(instance.phase.timer))
             return
@@ -329,9 +341,15 @@ class Engine:
 
     def _publish(self, entry: Entry, tell: ev.Tell) -> None:
         stored = entry.stored
+        run, wall = entry.instance.run, time.time()
+        if tell.action == "die":
+            run, wall = entry.ended  # the next run may be on its way already
+        elif tell.action == "start" and entry.started_wall is not None:
+            wall = entry.started_wall
         event = Published(
-            time.time(),
+            wall,
             tell.action,
+            run,
             stored.instance.id,
             stored.name,
             stored.project,

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from supervisor.core.model import Project
+from dataclasses import dataclass
+
+from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.daemon.state import Stored
 from supervisor.kernel import seccomp
-from supervisor.launcher.plan import LaunchPlan
+from supervisor.launcher.plan import LaunchPlan, Process
 from supervisor.runtime.hostview import prepare_host
 from supervisor.runtime.masks import MaskRules
-from supervisor.runtime.plan import launch_plan
+from supervisor.runtime.plan import exec_process, launch_plan, service_hostname
 from supervisor.runtime.rootfs import prepare_instance, remove_instance
 from supervisor.runtime.translate import capability_numbers
 from supervisor.runtime.volumes import remove_volume
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """What somebody wants to run inside a service. None: as the service's own process has it."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
+    cwd: str | None = None
+    tty: bool = False
+    stdin: bool = False
+    privileged: bool = False
 
 
 class LaunchPlans:
@@ -31,18 +46,6 @@ class LaunchPlans:
         prepared = prepare_instance(
             spec, stored.instance.id, self._paths, project, container_name=stored.name, view=self.view
         )
-        program = None
-        if not spec.privileged and spec.security.seccomp != "unconfined":
-            caps: frozenset[str | int] = frozenset(
-                capability_numbers(
-                    spec.cap_add, spec.cap_drop, privileged=False, available=self.view.facts.capabilities
-                )
-            )
-            if spec.security.seccomp == "default":
-                code = seccomp.compile_default(caps)
-            else:
-                code = seccomp.compile_profile(spec.security.seccomp, caps)
-            program = seccomp.install(self._paths.seccomp, code)
         return launch_plan(
             spec,
             prepared,
@@ -50,8 +53,39 @@ class LaunchPlans:
             self._paths,
             host=self.view.facts,
             cgroup_base=self._cgroup_base,
-            seccomp_path=program,
+            seccomp_path=self._program(spec),
         )
+
+    def exec_process(self, stored: Stored, request: ExecRequest) -> Process:
+        """One more process for a running instance. Raises PlanError, SeccompError, OSError."""
+        return exec_process(
+            stored.spec,
+            service_hostname(stored.spec, stored.instance.id, self.view.facts),
+            request.argv,
+            host=self.view.facts,
+            seccomp_path=self._program(stored.spec),
+            env=request.env,
+            user=request.user,
+            cwd=request.cwd,
+            tty=request.tty,
+            stdin_open=request.stdin,
+            privileged=request.privileged,
+        )
+
+    def _program(self, spec: ServiceSpec) -> str | None:
+        """Path of the compiled seccomp filter of a service; None where it has none."""
+        if spec.privileged or spec.security.seccomp == "unconfined":
+            return None
+        caps: frozenset[str | int] = frozenset(
+            capability_numbers(
+                spec.cap_add, spec.cap_drop, privileged=False, available=self.view.facts.capabilities
+            )
+        )
+        if spec.security.seccomp == "default":
+            code = seccomp.compile_default(caps)
+        else:
+            code = seccomp.compile_profile(spec.security.seccomp, caps)
+        return seccomp.install(self._paths.seccomp, code)
 
     def remove(self, stored: Stored) -> None:
         """Remove an instance's files. Raises PrepareError."""

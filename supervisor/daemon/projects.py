@@ -7,6 +7,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 
 import msgspec
 
@@ -16,9 +17,12 @@ from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.reconcile import Observed, Operation, Plan, container_name, reconcile
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
-from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.state import Stored
 from supervisor.runtime.translate import PlanError
+
+SETTLED_S = 1.0
+"""A service that has run for so long is up; most that cannot work have ended by then."""
 
 
 def config_hash(spec: ServiceSpec) -> str:
@@ -104,7 +108,7 @@ class Projects:
                         entry = self._engine.entries[operation.id]
                 self._engine.post(entry.instance.id, ev.StartRequested())
                 await self._engine.until(entry, has_begun)
-                yield operation, _outcome(entry)
+                yield operation, outcome(entry)
 
     def _create(self, project: Project, spec: ServiceSpec) -> Entry:
         name = container_name(project.name, spec)
@@ -162,19 +166,43 @@ class Projects:
         self._engine.forget(entry)
         await asyncio.to_thread(self._remove_files, entry.stored)
 
-    async def down(self, project: str, *, volumes: bool = False) -> list[str]:
-        """Stop and remove everything of a project, with `volumes` its named ones; the names of what went."""
+    async def down(
+        self, project: str, *, volumes: bool = False, grace_s: float | None = None
+    ) -> AsyncIterator[str]:
+        """Stop and remove all of a project, with `volumes` its named ones; yields the names of what went."""
         async with self._locks.setdefault(project, asyncio.Lock()):
             entries = self.entries(project)
-            await self.stop(entries, manual=True)
+            await self.stop(entries, manual=True, grace_s=grace_s)
             for entry in entries:
                 await self.remove(entry)
-            gone = [entry.stored.name for entry in entries]
-            if volumes:
-                own = {v.name for entry in entries for v in entry.stored.volumes if not v.external}
-                removed = [n for n in sorted(own) if await asyncio.to_thread(self._remove_volume, n)]
-                gone += [f"volume {name}" for name in removed]
-            return gone
+                yield entry.stored.name
+            own = {v.name for entry in entries for v in entry.stored.volumes if not v.external}
+            for name in sorted(own) if volumes else ():
+                if await asyncio.to_thread(self._remove_volume, name):
+                    yield f"volume {name}"
+
+    async def settled(self, entry: Entry) -> tuple[bool, str]:
+        """Wait until it is certain whether an instance is up; (whether it is, what it has come to).
+
+        Up is: running for SETTLED_S, or ended well where its policy does not start it again. A restart under
+        way is neither; without a limit of restarts that can take for ever.
+        """
+        while True:
+            await self._engine.until(entry, lambda i: isinstance(i.phase, Running | Resting))
+            instance = entry.instance
+            if not isinstance(instance.phase, Running):
+                return instance.last is not None and instance.last.code == 0, outcome(entry)
+            left_s = SETTLED_S - (boottime_s() - instance.phase.started_s)
+            try:
+                async with asyncio.timeout(max(0.0, left_s)):
+                    await self._engine.until(entry, partial(_is_over, instance.run))
+            except TimeoutError:
+                return True, "running"
+
+
+def _is_over(run: int, instance: Instance) -> bool:
+    """That run does not run any more."""
+    return instance.run != run or not isinstance(instance.phase, Running)
 
 
 def _key(entry: Entry) -> str:
@@ -188,12 +216,15 @@ def _needs(entries: list[Entry]) -> dict[str, list[str]]:
     }
 
 
-def _outcome(entry: Entry) -> str:
+def outcome(entry: Entry) -> str:
+    """What an instance has come to, in the words of `up` and `start`."""
     instance = entry.instance
     match instance.phase:
         case Running():
             return "running"
         case Waiting():
             return f"restarting: {instance.reason}"
+        case Created():
+            return "never started"
         case _:
             return f"exited: {instance.reason}"

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from supervisor.core.exits import Ending
 from supervisor.core.model import ServiceSpec, Volume
@@ -36,6 +37,7 @@ from supervisor.daemon.record import (
 
 SCHEMA = 1
 RUNS_KEPT = 50
+_RUN = "run, started_wall, ended_wall, ending, verdict, user_s, system_s, max_rss_bytes, cpu_ns"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -205,14 +207,15 @@ class StateDatabase:
     def runs(self, instance_id: str, last: int = RUNS_KEPT) -> list[RunRecord]:
         """The `last` stored runs, oldest first."""
         rows = self._db.execute(
-            "SELECT run, started_wall, ended_wall, ending, verdict, user_s, system_s, max_rss_bytes, cpu_ns"
-            " FROM run WHERE instance = ? ORDER BY run DESC LIMIT ?",
+            f"SELECT {_RUN} FROM run WHERE instance = ? ORDER BY run DESC LIMIT ?",  # noqa: S608 - a constant
             (instance_id, last),
         )
-        return [
-            RunRecord(run, started, ended, load_ending(ending), verdict, user, system, rss, cpu)
-            for run, started, ended, ending, verdict, user, system, rss, cpu in rows
-        ][::-1]
+        return [_record(row) for row in rows][::-1]
+
+    def last_runs(self) -> dict[str, RunRecord]:
+        """The newest stored run of every instance that has one."""
+        rows = self._db.execute(f"SELECT instance, {_RUN}, max(run) FROM run GROUP BY instance")  # noqa: S608
+        return {row[0]: _record(row[1:-1]) for row in rows}
 
     def remove(self, instance_id: str) -> None:
         """Forget an instance and its runs."""
@@ -232,6 +235,11 @@ class StateDatabase:
 
     def _failure(self, error: sqlite3.Error) -> StateError:
         return StateError(f"cannot write to the state database {self._path}: {error}; is the disk full?")
+
+
+def _record(row: tuple[Any, ...]) -> RunRecord:
+    run, started, ended, ending, *figures = row
+    return RunRecord(run, started, ended, load_ending(ending), *figures)
 
 
 def _open(path: str) -> sqlite3.Connection:

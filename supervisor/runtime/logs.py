@@ -1,4 +1,4 @@
-"""Reading logs: history from the end or from a time, many instances in time order, following.
+"""Reading logs: history from the end or from a time, many instances in time order. `logfollow` goes on.
 
 Files are those of the log writer (`launcher.logformat`): `<log>` and its rotated `<log>.1`, `<log>.2` ...
 A reader needs no lock: it opens newest first, so that a rotation meanwhile can show it a file twice (which
@@ -8,14 +8,12 @@ caller merges `RunMarker` records in.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from supervisor.kernel import inotify
 from supervisor.launcher import logformat
 from supervisor.launcher.logformat import MAX_RECORD_BYTES, Piece
 
@@ -24,7 +22,6 @@ MAX_JOINED_BYTES = 1024 * 1024
 
 _BLOCK = 256 * 1024
 _ROUND_BYTES = 1024 * 1024
-_PARTIAL_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,100 +343,3 @@ class Cursor:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-class Follower:
-    """Follows any number of logs; instances may be added and removed while it runs.
-
-    `async for record in follower` never ends by itself. Woken by inotify: nothing runs while nothing is
-    written. An unfinished line (a prompt) is shown as a partial record after 0.2 s. Needs a running loop.
-    """
-
-    def __init__(self) -> None:
-        """Raises OSError where inotify instances are used up."""
-        self._inotify = inotify.Inotify()
-        self._cursors: dict[str, Cursor] = {}
-        self._watches: dict[str, int] = {}
-        self._wake = asyncio.Event()
-        self._backlog: list[LogRecord] = []
-        self._ready: deque[LogRecord] = deque()
-        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._wake.set)
-
-    def add(self, instance: str, path: str, *, tail: int | None = 0, since_ns: int | None = None) -> None:
-        """Follow one more log, after its history (tail=None: all of it, which is then held in memory).
-
-        The directory of `path` must exist (FileNotFoundError); the file need not.
-        """
-        mask = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR
-        cursor = Cursor(instance, path)
-        self._watches[instance] = self._inotify.watch(os.path.dirname(path), mask)
-        self._cursors[instance] = cursor
-        self._backlog += cursor.history(tail=tail, since_ns=since_ns)
-        self._wake.set()
-
-    def remove(self, instance: str) -> None:
-        """Stop following; what was written until now may be lost to the reader. Unknown is no error."""
-        cursor = self._cursors.pop(instance, None)
-        if cursor is None:
-            return
-        cursor.close()
-        number = self._watches.pop(instance)
-        if number not in self._watches.values():
-            self._inotify.unwatch(number)
-
-    def close(self) -> None:
-        """End following. Call it in the loop that made it."""
-        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
-        for instance in list(self._cursors):
-            self.remove(instance)
-        self._inotify.close()
-
-    async def __aiter__(self) -> AsyncIterator[LogRecord]:
-        """Records in time order within each wake-up."""
-        changed = set(self._cursors)
-        while True:
-            records, self._backlog = self._backlog, []
-            more = False
-            for instance in changed & self._cursors.keys():
-                fresh = self._cursors[instance].fresh()
-                more = more or bool(fresh)
-                records += fresh
-            # Kept until they are taken: a caller may leave its loop and come back.
-            self._ready.extend(sorted(records, key=lambda record: record.stamp_ns))
-            while self._ready:
-                yield self._ready.popleft()
-            if not more:
-                changed = await self._changes()
-
-    async def _changes(self) -> set[str]:
-        """Wait for a change; the instances that it may concern."""
-        while True:
-            waiting = [cursor for cursor in self._cursors.values() if cursor.has_unfinished]
-            try:
-                async with asyncio.timeout(_PARTIAL_PAUSE_S if waiting else None):
-                    await self._wake.wait()
-            except TimeoutError:
-                for cursor in waiting:
-                    self._backlog += cursor.unfinished()
-                return set()
-            self._wake.clear()
-            numbers = {event.watch for event in self._inotify.read()}
-            if self._backlog or -1 in numbers:
-                return set(self._cursors)
-            changed = {instance for instance, number in self._watches.items() if number in numbers}
-            if changed:
-                return changed
-
-
-async def follow(
-    sources: dict[str, str], *, tail: int | None = 0, since_ns: int | None = None
-) -> AsyncIterator[LogRecord]:
-    """Follow a fixed set of logs ({instance: path}) until cancelled; see `Follower`."""
-    follower = Follower()
-    try:
-        for instance, path in sources.items():
-            follower.add(instance, path, tail=tail, since_ns=since_ns)
-        async for record in follower:
-            yield record
-    finally:
-        follower.close()

@@ -161,7 +161,7 @@ def next_run(previous: plan.LaunchPlan, run: int, meta: str) -> plan.LaunchPlan:
 
 def exec_process(
     spec: model.ServiceSpec,
-    prepared: PreparedInstance,
+    hostname: str,
     argv: Sequence[str],
     *,
     host: HostFacts,
@@ -179,7 +179,7 @@ def exec_process(
     powerful = privileged or spec.privileged
     return plan.Process(
         argv=list(argv),
-        env=_environment(spec.environment, prepared.hostname, tty=tty, extra=env),
+        env=_environment(spec.environment, hostname, tty=tty, extra=env),
         cwd=_absolute(cwd or spec.working_dir or "/", "working directory"),
         user=spec.user or "" if user is None else user,
         groups=list(spec.group_add),
@@ -207,7 +207,7 @@ def _main_process(
         raise PlanError(f"cannot start service {spec.name}: its seccomp profile was not compiled")
     process = exec_process(
         spec,
-        prepared,
+        prepared.hostname,
         argv,
         host=host,
         seccomp_path=seccomp_path,

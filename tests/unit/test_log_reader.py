@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.launcher import logformat
 from supervisor.runtime import logs
+from supervisor.runtime.logfollow import Follower
 from supervisor.runtime.logs import LogRecord, RunMarker
 
 SECOND = 1_000_000_000
@@ -118,7 +119,7 @@ def test_several_logs_and_markers_merge_in_time_order(tmp_path: Path) -> None:
     assert [r.instance for r in merged] == ["web", "db", "web", "db", "web", "web", "db"]
 
 
-async def _take(follower: logs.Follower, count: int) -> list[LogRecord]:
+async def _take(follower: Follower, count: int) -> list[LogRecord | RunMarker]:
     found: list[LogRecord] = []
     async with asyncio.timeout(20):
         async for record in follower:
@@ -134,7 +135,7 @@ def test_following_goes_on_behind_the_history_across_rotations(tmp_path: Path) -
     write(path, range(5))
 
     async def scenario() -> list[LogRecord]:
-        follower = logs.Follower()
+        follower = Follower()
         try:
             follower.add("web", str(path), tail=3)
             follower.add("late", str(tmp_path / "late.log"))
@@ -160,7 +161,7 @@ def test_a_prompt_is_shown_although_its_line_has_no_end(tmp_path: Path) -> None:
     path = tmp_path / "output.log"
 
     async def scenario() -> list[LogRecord]:
-        follower = logs.Follower()
+        follower = Follower()
         try:
             follower.add("web", str(path))
             path.write_bytes(b"".join(logformat.encode(b"name? ", "tty", BASE)))

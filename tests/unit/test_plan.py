@@ -318,10 +318,10 @@ def test_a_device_that_cannot_be_restricted_is_refused() -> None:
 def test_exec_keeps_the_rules_of_the_service_unless_privileged() -> None:
     """As docker exec: the same user, capabilities, limits and profile; --privileged lifts them."""
     spec = ServiceSpec("w", command=("x",), user="u", group_add=("g",), cap_drop=("ALL",), working_dir="/w")
-    plain = exec_process(spec, prepared(), ["sh"], host=HOST, seccomp_path="/s", env=[("E", "1")], tty=True)
+    plain = exec_process(spec, "box", ["sh"], host=HOST, seccomp_path="/s", env=[("E", "1")], tty=True)
     assert (plain.user, plain.groups, plain.caps, plain.cwd, plain.seccomp) == ("u", ["g"], [], "/w", "/s")
     assert plain.no_new_privs
     assert ["E", "1"] in plain.env
     assert ["TERM", "xterm"] in plain.env
-    strong = exec_process(spec, prepared(), ["sh"], host=HOST, seccomp_path="/s", user="0", privileged=True)
+    strong = exec_process(spec, "box", ["sh"], host=HOST, seccomp_path="/s", user="0", privileged=True)
     assert (strong.user, strong.caps, strong.seccomp, strong.no_new_privs) == ("0", sorted(ALL), None, False)

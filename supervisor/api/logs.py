@@ -1,0 +1,176 @@
+"""What services wrote: {name, stamp_ns, stream, text, partial} a line; `marker` where a run begins or ends.
+
+`/containers/{name}/logs` is of one instance, `/logs` of those named (?name=...) or of a whole ?project.
+Docker's frames are not spoken here: a line with its time, stream and run is worth more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from supervisor.api.lookup import find_here, flag, nanoseconds, select, send, stream
+from supervisor.core.exits import describe
+from supervisor.core.state import Running
+from supervisor.daemon.app import Daemon
+from supervisor.daemon.engine import Entry, Published
+from supervisor.runtime import logs
+from supervisor.runtime.logfollow import Follower, within
+from supervisor.runtime.logs import LogRecord, RunMarker
+
+_BATCH = 500
+Line = dict[str, Any]
+
+
+def routes(daemon: Daemon) -> list[web.RouteDef]:
+    """The two addresses of logs."""
+    handlers = _Handlers(daemon)
+    return [
+        web.get("/logs", handlers.several),
+        web.get("/containers/{name}/logs", handlers.one),
+    ]
+
+
+class _Handlers:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def one(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, [find_here(self._daemon.engine, request)], None)
+
+    async def several(self, request: web.Request) -> web.StreamResponse:
+        names = request.query.getall("name", [])
+        project = request.query.get("project")
+        if not names and project is None:
+            raise web.HTTPBadRequest(text="cannot read logs: name services or a project")
+        entries = select(self._daemon.engine, names, project)
+        return await self._answer(request, entries, None if names else project)
+
+    async def _answer(
+        self, request: web.Request, entries: list[Entry], project: str | None
+    ) -> web.StreamResponse:
+        tail = request.query.get("tail", "all")
+        if tail not in ("all", "-1") and not tail.isdigit():
+            raise web.HTTPBadRequest(text=f'cannot read logs: tail {tail!r} is neither "all" nor a number')
+        last = int(tail) if tail.isdigit() else None
+        since, until = nanoseconds(request, "since"), nanoseconds(request, "until")
+        response = await stream(request)
+        if flag(request, "follow"):
+            async for line in followed(self._daemon, entries, project, tail=last, since_ns=since):
+                if until is not None and line["stamp_ns"] > until:
+                    break
+                await send(response, line)
+        else:
+            lines = _history(self._daemon, entries, last, since, until)
+            while batch := await asyncio.to_thread(lambda: list(itertools.islice(lines, _BATCH))):
+                await send(response, *batch)
+        await response.write_eof()
+        return response
+
+
+def _history(
+    daemon: Daemon, entries: list[Entry], tail: int | None, since: int | None, until: int | None
+) -> Iterator[Line]:
+    """All of it in time order. The marks are looked up now, the files are read as they are asked for."""
+    sources: list[Iterator[LogRecord | RunMarker] | list[RunMarker]] = []
+    daemon.engine.flush()
+    for entry in entries:
+        name, path = entry.stored.name, daemon.paths.instance(entry.instance.id).log
+        records = logs.read(name, path, tail=tail, since_ns=since, until_ns=until)
+        first = list(itertools.islice(records, 1))
+        marks = [
+            m for m in within(_markers(daemon, entry), first, tail, since) if not until or m.stamp_ns <= until
+        ]
+        sources += [itertools.chain(first, records), marks]
+    return (_line(record) for record in logs.merge(*sources))
+
+
+async def followed(
+    daemon: Daemon,
+    entries: list[Entry],
+    project: str | None,
+    *,
+    tail: int | None = None,
+    since_ns: int | None = None,
+) -> AsyncIterator[Line]:
+    """History, then what comes, until cancelled. With `project` also of its instances that are made later."""
+    follower = Follower()
+    known = {entry.instance.id for entry in entries}
+
+    def on_event(event: Published) -> None:
+        if event.action == "create" and project is not None and event.project == project:
+            known.add(event.instance)
+            entry = daemon.engine.entries[event.instance]
+            with contextlib.suppress(OSError):
+                follower.add(event.name, _made(daemon, entry), tail=None)
+        elif event.action == "destroy":
+            known.discard(event.instance)
+            follower.remove(event.name)
+        elif event.instance in known and event.action in ("start", "die"):
+            follower.mark(_marker(event.name, event.run, event.action, event.wall, event.why))
+
+    try:
+        for entry in entries:
+            path, marks = _made(daemon, entry), _markers(daemon, entry)
+            name = entry.stored.name
+
+            def add(name: str = name, path: str = path, marks: list[RunMarker] = marks) -> None:
+                follower.add(name, path, tail=tail, since_ns=since_ns, markers=marks)
+
+            await asyncio.to_thread(add)
+        daemon.engine.subscribers.add(on_event)
+        async for record in follower:
+            yield _line(record)
+    finally:
+        daemon.engine.subscribers.discard(on_event)
+        follower.close()
+
+
+def _made(daemon: Daemon, entry: Entry) -> str:
+    """Path of the log. Its directory may not be there yet: it is made with the first launch."""
+    files = daemon.paths.instance(entry.instance.id)
+    Path(files.base).mkdir(0o711, parents=True, exist_ok=True)
+    return files.log
+
+
+def _markers(daemon: Daemon, entry: Entry) -> list[RunMarker]:
+    """Where the stored runs, and the one that runs, began and ended."""
+    name = entry.stored.name
+    marks = []
+    for run in daemon.database.runs(entry.instance.id):
+        if run.started_wall is not None:
+            marks.append(_marker(name, run.run, "start", run.started_wall, ""))
+        marks.append(_marker(name, run.run, "die", run.ended_wall, describe(run.ending)))
+    if isinstance(entry.instance.phase, Running) and entry.started_wall is not None:
+        marks.append(_marker(name, entry.instance.run, "start", entry.started_wall, ""))
+    return sorted(marks, key=lambda mark: mark.stamp_ns)
+
+
+def _marker(name: str, run: int, action: str, wall: float, why: str) -> RunMarker:
+    text = f"run {run} began" if action == "start" else f"run {run} ended: {why}"
+    return RunMarker(name, int(wall * 1e9), text)
+
+
+def _line(record: LogRecord | RunMarker) -> Line:
+    if isinstance(record, RunMarker):
+        return {
+            "name": record.instance,
+            "stamp_ns": record.stamp_ns,
+            "stream": "",
+            "text": record.text,
+            "partial": False,
+            "marker": True,
+        }
+    return {
+        "name": record.instance,
+        "stamp_ns": record.stamp_ns,
+        "stream": record.stream,
+        "text": record.text.decode("utf-8", "surrogateescape"),
+        "partial": record.partial,
+    }

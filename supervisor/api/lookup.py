@@ -1,0 +1,87 @@
+"""Finding what a request names, and answering in JSON lines. Raises aiohttp's HTTP errors."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+
+from supervisor.daemon.engine import Engine, Entry
+
+
+def find(engine: Engine, name: str, project: str | None) -> Entry:
+    """The instance of a name: its id, its container name, a service that only it has, a prefix of its id.
+
+    404 with the nearest name, 409 if several are meant.
+    """
+    entries = [entry for entry in engine.entries.values() if project in (None, entry.stored.project)]
+    for matches in (
+        [e for e in entries if name in (e.instance.id, e.stored.name)],
+        [e for e in entries if e.stored.spec.name == name],
+        [e for e in entries if len(name) >= 4 and e.instance.id.startswith(name)],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(sorted(e.stored.name for e in matches))
+            raise web.HTTPConflict(text=f"cannot tell which {name} is meant: {names}; add -p PROJECT")
+    known = {e.stored.name for e in entries} | {e.stored.spec.name for e in entries}
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    where = f" in project {project}" if project else ""
+    advice = f"did you mean {near[0]}?" if near else "`shipkeeper ps -a` lists what is there"
+    raise web.HTTPNotFound(text=f"no such service: {name}{where}; {advice}")
+
+
+def find_here(engine: Engine, request: web.Request) -> Entry:
+    """The instance of the path's {name}, within ?project."""
+    return find(engine, request.match_info["name"], request.query.get("project"))
+
+
+def select(engine: Engine, names: Iterable[str], project: str | None) -> list[Entry]:
+    """Those named, or all of the project; each once, by name."""
+    wanted = list(names)
+    if not wanted:
+        found = [e for e in engine.entries.values() if project in (None, e.stored.project)]
+    else:
+        found = list(
+            {entry.instance.id: entry for entry in (find(engine, n, project) for n in wanted)}.values()
+        )
+    return sorted(found, key=lambda entry: entry.stored.name)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """Docker's booleans: absent, 0 and false are false."""
+    return request.query.get(name, "").lower() not in ("", "0", "false")
+
+
+def seconds(request: web.Request, name: str) -> float | None:
+    """A number of the query; 400 if it is none."""
+    text = request.query.get(name)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"cannot use {name}={text}: it is no number") from None
+
+
+def nanoseconds(request: web.Request, name: str) -> int | None:
+    """A whole number of the query; 400 if it is none."""
+    text = request.query.get(name)
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"cannot use {name}={text}: it is no whole number") from None
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    """An answer of JSON lines, begun."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    return response
+
+
+async def send(response: web.StreamResponse, *documents: Any) -> None:
+    """Some of its lines."""
+    await response.write(b"".join(json.dumps(document).encode() + b"\n" for document in documents))

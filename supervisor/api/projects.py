@@ -1,0 +1,106 @@
+"""Projects: bring up a resolved model with streamed progress, plan, wait until all is up, take down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from supervisor.api.lookup import flag, seconds, send, stream
+from supervisor.core.model import Project
+from supervisor.daemon.app import Daemon
+from supervisor.daemon.engine import Entry
+from supervisor.daemon.state import StateError
+from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.translate import PlanError
+
+
+def routes(daemon: Daemon) -> list[web.RouteDef]:
+    """Ours; Docker has no projects."""
+    handlers = _Handlers(daemon)
+    return [
+        web.post("/projects/{project}/up", handlers.up),
+        web.post("/projects/{project}/plan", handlers.plan),
+        web.post("/projects/{project}/wait", handlers.wait),
+        web.post("/projects/{project}/down", handlers.down),
+    ]
+
+
+class _Handlers:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def up(self, request: web.Request) -> web.StreamResponse:
+        project = await _project(request)
+        self._daemon.projects.plan(project)
+        response = await stream(request)
+        try:
+            async for operation, outcome in self._daemon.projects.up(project):
+                await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
+        except (PlanError, PrepareError, StateError) as error:
+            await send(response, {"error": str(error)})
+        await response.write_eof()
+        return response
+
+    async def plan(self, request: web.Request) -> web.Response:
+        plan = self._daemon.projects.plan(await _project(request))
+        return web.json_response([msgspec.to_builtins(op) for op in plan.operations])
+
+    async def wait(self, request: web.Request) -> web.StreamResponse:
+        """Until each of ?service (or all) is up, or will not come up: lines {name, up, outcome}.
+
+        ?timeout: seconds. The last line is {"timeout": [names]} if some have come to nothing by then.
+        """
+        project = request.match_info["project"]
+        services = request.query.getall("service", [])
+        entries = [
+            entry
+            for entry in self._daemon.projects.entries(project)
+            if not services or entry.stored.spec.name in services
+        ]
+        response = await stream(request)
+        tasks = {asyncio.create_task(self._daemon.projects.settled(entry)): entry for entry in entries}
+        waiting = set(tasks)
+        try:
+            async with asyncio.timeout(seconds(request, "timeout")):
+                while waiting:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        await send(response, _settled(tasks[task], task.result()))
+        except TimeoutError:
+            await send(response, {"timeout": sorted(tasks[task].stored.name for task in waiting)})
+        finally:
+            for task in waiting:
+                task.cancel()
+        await response.write_eof()
+        return response
+
+    async def down(self, request: web.Request) -> web.StreamResponse:
+        """JSON lines {name, outcome} as things go."""
+        project = request.match_info["project"]
+        response = await stream(request)
+        try:
+            async for name in self._daemon.projects.down(
+                project, volumes=flag(request, "volumes"), grace_s=seconds(request, "t")
+            ):
+                await send(response, {"name": name, "outcome": "removed"})
+        except (PrepareError, StateError) as error:
+            await send(response, {"error": str(error)})
+        await response.write_eof()
+        return response
+
+
+def _settled(entry: Entry, outcome: tuple[bool, str]) -> dict[str, Any]:
+    return {"name": entry.stored.name, "up": outcome[0], "outcome": outcome[1]}
+
+
+async def _project(request: web.Request) -> Project:
+    try:
+        project = msgspec.json.decode(await request.read(), type=Project)
+    except msgspec.MsgspecError as error:
+        raise web.HTTPBadRequest(text=f"cannot read the project: {error}") from error
+    if project.name != request.match_info["project"]:
+        raise web.HTTPBadRequest(text="cannot bring up the project: its name is not the one of the path")
+    return project

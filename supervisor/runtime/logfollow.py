@@ -1,0 +1,126 @@
+"""Following logs: what is written from now on, in time order, with the marks of runs that begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from supervisor.kernel import inotify
+from supervisor.runtime.logs import Cursor, LogRecord, RunMarker
+
+_PARTIAL_PAUSE_S = 0.2
+
+
+class Follower:
+    """Follows any number of logs; instances may be added and removed while it runs.
+
+    `async for record in follower` never ends by itself. Woken by inotify: nothing runs while nothing is
+    written. An unfinished line (a prompt) is shown as a partial record after 0.2 s. Needs a running loop.
+    """
+
+    def __init__(self) -> None:
+        """Raises OSError where inotify instances are used up."""
+        self._inotify = inotify.Inotify()
+        self._cursors: dict[str, Cursor] = {}
+        self._watches: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        self._backlog: list[LogRecord | RunMarker] = []
+        self._ready: deque[LogRecord | RunMarker] = deque()
+        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._wake.set)
+
+    def add(
+        self,
+        instance: str,
+        path: str,
+        *,
+        tail: int | None = 0,
+        since_ns: int | None = None,
+        markers: Iterable[RunMarker] = (),
+    ) -> None:
+        """Follow one more log, after its history (tail=None: all of it, which is then held in memory).
+
+        markers: of its runs until now; those before the first line that is shown are left out.
+        The directory of `path` must exist (FileNotFoundError); the file need not. Reads the disk; before the
+        first iteration it may be called from a thread.
+        """
+        mask = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR
+        cursor = Cursor(instance, path)
+        self._watches[instance] = self._inotify.watch(os.path.dirname(path), mask)
+        self._cursors[instance] = cursor
+        history = list(cursor.history(tail=tail, since_ns=since_ns))
+        self._backlog += history
+        self._backlog += within(markers, history, tail, since_ns)
+        self._wake.set()
+
+    def mark(self, marker: RunMarker) -> None:
+        """A run has just begun or ended."""
+        self._backlog.append(marker)
+        self._wake.set()
+
+    def remove(self, instance: str) -> None:
+        """Stop following; what was written until now may be lost to the reader. Unknown is no error."""
+        cursor = self._cursors.pop(instance, None)
+        if cursor is None:
+            return
+        cursor.close()
+        number = self._watches.pop(instance)
+        if number not in self._watches.values():
+            self._inotify.unwatch(number)
+
+    def close(self) -> None:
+        """End following. Call it in the loop that made it."""
+        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+        for instance in list(self._cursors):
+            self.remove(instance)
+        self._inotify.close()
+
+    async def __aiter__(self) -> AsyncIterator[LogRecord | RunMarker]:
+        """Records in time order within each wake-up."""
+        changed = set(self._cursors)
+        while True:
+            records, self._backlog = self._backlog, []  # what was written before a mark is read before it
+            more = False
+            for instance in changed & self._cursors.keys():
+                fresh = self._cursors[instance].fresh()
+                more = more or bool(fresh)
+                records += fresh
+            # Kept until they are taken: a caller may leave its loop and come back.
+            self._ready.extend(sorted(records, key=lambda record: record.stamp_ns))
+            while self._ready:
+                yield self._ready.popleft()
+            if not more:
+                changed = await self._changes()
+
+    async def _changes(self) -> set[str]:
+        """Wait for a change; the instances that it may concern."""
+        while True:
+            waiting = [cursor for cursor in self._cursors.values() if cursor.has_unfinished]
+            try:
+                async with asyncio.timeout(_PARTIAL_PAUSE_S if waiting else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                for cursor in waiting:
+                    self._backlog += cursor.unfinished()
+                return set()
+            self._wake.clear()
+            numbers = {event.watch for event in self._inotify.read()}
+            if self._backlog or -1 in numbers:
+                return set(self._cursors)
+            changed = {instance for instance, number in self._watches.items() if number in numbers}
+            if changed:
+                return changed
+
+
+def within(
+    markers: Iterable[RunMarker], records: Iterable[LogRecord], tail: int | None, since_ns: int | None
+) -> list[RunMarker]:
+    """The marks that belong to what is shown: none from before its first line, where lines were cut off."""
+    first = since_ns
+    if tail is not None:
+        begin = next(iter(records), None)
+        if begin is None:
+            return []
+        first = begin.stamp_ns
+    return [marker for marker in markers if first is None or marker.stamp_ns >= first]
