@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -23,12 +24,14 @@ class UnreachableError(Exception):
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, timeout_s: float | None) -> None:
         super().__init__("localhost")
         self._path = path
+        self._timeout_s = timeout_s
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_s)
         try:
             self.sock.connect(self._path)
         except OSError as error:
@@ -40,6 +43,15 @@ class _Connection(http.client.HTTPConnection):
             ) from error
 
 
+class Hijacked:
+    """A connection that is a raw stream now. What the answer's reader has buffered already is not lost."""
+
+    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
+        self.sock = sock
+        self._response = response  # closes the reader when it goes
+        self.reader: BufferedReader = response.fp
+
+
 class Client:
     """Calls of the API. Raises ApiError and UnreachableError."""
 
@@ -47,10 +59,16 @@ class Client:
         self._path = socket_path
 
     def call(
-        self, method: str, path: str, query: Mapping[str, object] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: bytes | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> Any:
-        """One request; its JSON answer, None where there is none."""
-        response, connection = self._request(method, path, query, body)
+        """One request; its JSON answer, None where there is none. Raises TimeoutError."""
+        response, connection = self._request(method, path, query, body, timeout_s=timeout_s)
         try:
             text = response.read()
         finally:
@@ -68,14 +86,27 @@ class Client:
         finally:
             connection.close()
 
+    def hijack(self, path: str, body: bytes) -> Hijacked:
+        """A request after which the connection is a raw stream, the caller's."""
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
+        response, connection = self._request("POST", path, None, body, headers)
+        assert isinstance(connection.sock, socket.socket)
+        return Hijacked(connection.sock, response)
+
     def _request(
-        self, method: str, path: str, query: Mapping[str, object] | None, body: bytes | None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[http.client.HTTPResponse, _Connection]:
-        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        target = quote(path) + ("?" + urlencode(given) if given else "")
-        connection = _Connection(self._path)
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = quote(path) + ("?" + urlencode(given, doseq=True) if given else "")
+        connection = _Connection(self._path, timeout_s)
         try:
-            connection.request(method, target, body)
+            connection.request(method, target, body, headers or {})
             response = connection.getresponse()
             if response.status >= 400:
                 text = response.read()

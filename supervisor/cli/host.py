@@ -1,4 +1,4 @@
-"""The supervisor in this process: as the daemon, or in the foreground of `up`."""
+"""The supervisor in this process, as the daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import structlog
 
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
-from supervisor.core.model import Project
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.state import StateError
@@ -23,7 +22,7 @@ from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 
 
-def _reporter(settings: Settings) -> Callable[[str], None]:
+def reporter(settings: Settings) -> Callable[[str], None]:
     """Lines for the operator: JSON for a journal, words for a terminal."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not os.isatty(2))
     renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
@@ -54,8 +53,8 @@ def notify(state: str) -> None:
 
 async def run_daemon(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; the services run on."""
-    ended = _until_signal()
-    report = _reporter(settings)
+    ended = until_signal()
+    report = reporter(settings)
     daemon = Daemon(settings, report)
     await daemon.start()
     loop = asyncio.get_running_loop()
@@ -77,29 +76,6 @@ async def run_daemon(settings: Settings) -> None:
             notify("STOPPING=1")
     finally:
         await daemon.stop(services=False)
-
-
-async def run_foreground(settings: Settings, project: Project, say: Callable[[str], None]) -> None:
-    """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
-    ended = _until_signal()
-    daemon = Daemon(settings, _reporter(settings))
-    await daemon.start()
-    try:
-        async with serve(daemon), serve_metrics(daemon):
-            daemon.engine.subscribers.add(
-                lambda event: say(f"{event.name} {event.action}" + (f": {event.why}" if event.why else ""))
-            )
-            bring_up = asyncio.ensure_future(_bring_up(daemon, project))
-            await asyncio.wait([ended, bring_up], return_when=asyncio.FIRST_COMPLETED)
-            if bring_up.done():
-                bring_up.result()
-                say(f"{project.name} is up; Ctrl-C stops it")
-                await ended
-            else:
-                bring_up.cancel()
-            say("stopping")
-    finally:
-        await daemon.stop(services=True)
 
 
 async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None:
@@ -128,12 +104,8 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
             report(f"cannot bring up {path}: {error}")
 
 
-async def _bring_up(daemon: Daemon, project: Project) -> None:
-    async for _ in daemon.projects.up(project):
-        pass
-
-
-def _until_signal() -> asyncio.Future[None]:
+def until_signal() -> asyncio.Future[None]:
+    """Done at SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 

@@ -1,14 +1,11 @@
-"""What the command prints: tables, times and states in words. Pure but for `print_*`."""
+"""How the command prints: columns, JSON lines, errors, and progress that does not stay."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
-
-Json = dict[str, Any]
+from typing import TextIO
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -21,99 +18,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def duration(seconds: float) -> str:
-    """Docker's rough words: 5 seconds, 2 minutes, 3 hours, 4 days."""
-    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {name}{'s' if count != 1 else ''}"
-    count = max(0, int(seconds))
-    return f"{count} second{'s' if count != 1 else ''}"
-
-
-def since(stamp: str, now: datetime | None = None) -> float:
-    """Seconds since an RFC 3339 time."""
-    return ((now or datetime.now(UTC)) - datetime.fromisoformat(stamp)).total_seconds()
-
-
-def status_words(view: Json) -> str:
-    """The STATUS column of `ps`."""
-    state = view["State"]
-    match state["Status"]:
-        case "running":
-            return f"Up {duration(since(state['StartedAt']))}"
-        case "paused":
-            return f"Up {duration(since(state['StartedAt']))} (Paused)"
-        case "restarting":
-            code = state["ExitCode"]
-            following = view["NextRestartAt"]
-            wait = f" next in {duration(-since(following))}" if following else ""
-            return f"Restarting ({code}){wait}"
-        case "exited":
-            return f"Exited ({state['ExitCode']}) {duration(since(state['FinishedAt']))} ago"
-        case other:
-            return str(other).capitalize()
-
-
-def ps_row(view: Json) -> list[str]:
-    """NAME SERVICE STATUS RESTARTS PID and, where it is down, why."""
-    state = view["State"]
-    down = state["Status"] in ("exited", "restarting")
-    return [
-        view["Name"],
-        view["Service"],
-        status_words(view),
-        str(view["RestartCount"]),
-        str(state["Pid"] or "-"),
-        view["Reason"] if down else "",
-    ]
-
-
-def ps_json(view: Json) -> Json:
-    """One line of `ps --format json`: Compose's keys and ours."""
-    state = view["State"]
-    return {
-        "ID": view["Id"],
-        "Name": view["Name"],
-        "Command": " ".join(view["Command"]),
-        "Project": view["Project"],
-        "Service": view["Service"],
-        "State": state["Status"],
-        "ExitCode": state["ExitCode"],
-        "RestartCount": view["RestartCount"],
-        "NextRestartAt": view["NextRestartAt"],
-        "WantedUp": view["WantedUp"],
-        "Reason": view["Reason"],
-        "Pid": state["Pid"],
-        "StartedAt": state["StartedAt"],
-        "Status": status_words(view),
-    }
-
-
-def story(view: Json, runs: list[Json], tail: list[str]) -> str:
-    """What `why` says: the last runs in plain words, the last lines, what was decided and what comes."""
-    lines = [f"{view['Name']} is {view['State']['Status']}: {status_words(view)}"]
-    for run in runs[-5:]:
-        began = run["StartedAt"]
-        length = (
-            f"ran {duration(since(began, datetime.fromisoformat(run['FinishedAt'])))}"
-            if not began.startswith("0001")
-            else "never began"
-        )
-        lines.append(f"  run {run['Run']}: {length}, ended {run['FinishedAt'][:19]}Z: {run['Ending']}")
-        lines.append(f"    -> {run['Verdict']}")
-    if not runs:
-        lines.append("  no run has ended yet")
-    if tail:
-        lines.append("last lines that it wrote:")
-        lines += [f"  | {text}" for text in tail]
-    if view["NextRestartAt"]:
-        lines.append(f"next attempt: {view['NextRestartAt'][:19]}Z")
-    elif view["Reason"]:
-        lines.append(f"now: {view['Reason']}")
-    return "\n".join(lines)
-
-
 def print_json(document: object) -> None:
     """One JSON document on one line."""
     print(json.dumps(document))
@@ -122,3 +26,25 @@ def print_json(document: object) -> None:
 def print_error(text: str) -> None:
     """One line on stderr."""
     print(f"shipkeeper: {text}", file=sys.stderr)
+
+
+class Progress:
+    """One line on a terminal that is written over again and again; nothing elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = False
+
+    def say(self, text: str) -> None:
+        """Show this instead of what was there."""
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[K{text}")
+            self._stream.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False

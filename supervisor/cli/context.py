@@ -1,0 +1,160 @@
+"""What all verbs share: the options before or behind the verb, the project, the client, completion."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from supervisor.cli import output
+from supervisor.cli.client import ApiError, Client
+from supervisor.daemon.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from supervisor.compose import Loaded
+
+FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT = 1, 2, 3, 4, 5, 124
+"""Exit codes; 0 is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the options say."""
+
+    files: tuple[str, ...]
+    project: str | None
+    directory: str | None
+    profiles: tuple[str, ...]
+    env_files: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def client(self) -> Client:
+        """Of the daemon of these settings."""
+        return Client(self.settings.paths.api_socket)
+
+    def load(self, services: tuple[str, ...] = ()) -> Loaded:
+        """The project of the files, warnings told. Raises ComposeErrors."""
+        from supervisor import compose
+
+        files = list(self.files) or compose.find_files(self.directory or str(Path.cwd()), os.environ)
+        loaded = compose.load_project(
+            files,
+            project_name=self.project,
+            project_dir=self.directory,
+            env=os.environ,
+            env_files=self.env_files,
+            profiles=self.profiles,
+            services=services,
+        )
+        for warning in loaded.warnings:
+            output.print_error(f"warning: {warning}")
+        return loaded
+
+    def project_name(self) -> str:
+        """-p, or what the files say. Raises ComposeErrors."""
+        from supervisor import compose
+
+        if self.project:
+            return compose.normalize_project_name(self.project)
+        return self.load().project.name
+
+    def scope(self, names: tuple[str, ...]) -> str | None:
+        """The project that names are looked up in; None: all, where neither names nor options say which."""
+        if self.project or self.files or self.directory or not names:
+            return self.project_name()
+        return None
+
+
+def _change(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def change(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value and isinstance(ctx.obj, Context):
+            ctx.obj = replace(ctx.obj, **{field: value})
+
+    return change
+
+
+def project_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-p behind the verb, too."""
+    return click.option(
+        "-p",
+        "--project-name",
+        expose_value=False,
+        callback=_change("project"),
+        help="The project, where not the one of the files here.",
+    )(command)
+
+
+def project_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-f and -p behind the verb, too."""
+    return click.option(
+        "-f",
+        "--file",
+        multiple=True,
+        expose_value=False,
+        callback=_change("files"),
+        help="A Compose file; several are merged.",
+    )(project_option(command))
+
+
+def complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of services and containers that the daemon has; none where it does not answer."""
+    parent = ctx.find_root()
+    try:
+        settings = load_settings(
+            os.environ,
+            state_dir=parent.params.get("state_dir"),
+            run_dir=parent.params.get("run_dir"),
+        )
+        views = Client(settings.paths.api_socket).call("GET", "/containers/json", {"all": 1})
+    except Exception:  # noqa: BLE001 - a completion never prints an error
+        return []
+    names = {view["Service"] for view in views} | {view["Name"] for view in views}
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+NAMES = click.argument("names", nargs=-1, shell_complete=complete_names)
+NAME = click.argument("name", shell_complete=complete_names)
+TABLE_OR_JSON = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="json: one document a line.",
+)
+TIMEOUT = click.option(
+    "-t", "--timeout", type=float, help="Seconds of grace before SIGKILL, instead of the service's own."
+)
+
+
+def fail(code: int, text: str) -> None:
+    """One line on stderr, and out."""
+    output.print_error(text)
+    sys.exit(code)
+
+
+def code_of(status: int) -> int:
+    """Exit code for an HTTP status."""
+    return UNKNOWN if status == 404 else FAILED
+
+
+def in_project(context: Context, ask: Callable[[str | None], Any], names: tuple[str, ...]) -> Any:
+    """Ask with names as they are; where they mean several, with the project of the files here."""
+    scope = context.scope(names)
+    try:
+        return ask(scope)
+    except ApiError as error:
+        if error.status != 409 or scope is not None or "is meant" not in str(error):
+            raise
+        try:
+            here = context.project_name()
+        except Exception:  # noqa: BLE001 - no usable file here: the first error says it best
+            raise error from None
+        return ask(here)

@@ -1,0 +1,170 @@
+"""The verb `exec`: a process in a running service, on this terminal or on these pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import struct
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from socket import SHUT_WR, socket
+from typing import Any
+
+import click
+
+from supervisor.cli import output
+from supervisor.cli.client import ApiError, Client, Hijacked
+from supervisor.cli.context import FAILED, Context, complete_names, fail, in_project, project_options
+
+_BLOCK = 65536
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-i", "--interactive", is_flag=True, help="Pass stdin on (so it is anyway, but for -d).")
+@click.option(
+    "-t", "--tty", "terminal", is_flag=True, help="Allocate a terminal (so it is where this is one)."
+)
+@click.option("-T", "--no-tty", is_flag=True, help="Allocate none.")
+@click.option("-d", "--detach", is_flag=True, help="Start it and return.")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; without a value, yours."
+)
+@click.option("-u", "--user", help="USER[:GROUP] instead of the service's.")
+@click.option("-w", "--workdir", help="Directory instead of the service's.")
+@click.option("--privileged", is_flag=True, help="With all capabilities and without the system call filter.")
+@project_options
+@click.argument("name", shell_complete=complete_names)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def exec_(
+    context: Context,
+    interactive: bool,
+    terminal: bool,
+    no_tty: bool,
+    detach: bool,
+    env: tuple[str, ...],
+    user: str | None,
+    workdir: str | None,
+    privileged: bool,
+    name: str,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND inside the running service NAME: its files, its network, its limits, its rules.
+
+    The exit code is the command's; 126 if it cannot be run, 127 if it is not found.
+    """
+    if terminal and not detach and not sys.stdin.isatty():
+        fail(FAILED, "cannot allocate a terminal: stdin is none; leave out -t")
+    both = sys.stdin.isatty() and sys.stdout.isatty()
+    with_tty = not no_tty and (terminal or (both and not detach))
+    document = {
+        "Cmd": list(command),
+        "Env": [
+            variable if "=" in variable else f"{variable}={os.environ.get(variable, '')}" for variable in env
+        ],
+        "User": user,
+        "WorkingDir": workdir,
+        "Privileged": privileged,
+        "Tty": with_tty,
+        "AttachStdin": not detach or interactive,
+        "ConsoleSize": _size() if with_tty else None,
+    }
+    body = json.dumps(document).encode()
+    client = context.client
+    made = in_project(
+        context,
+        lambda project: client.call("POST", f"/containers/{name}/exec", {"project": project}, body),
+        (name,),
+    )
+    exec_id = made["Id"]
+    try:
+        if detach:
+            client.call("POST", f"/exec/{exec_id}/start", body=b'{"Detach": true}')
+            click.echo(exec_id)
+            return
+        raw = client.hijack(f"/exec/{exec_id}/start", b"{}")
+    except ApiError as error:
+        output.print_error(str(error))
+        sys.exit(client.call("GET", f"/exec/{exec_id}/json")["ExitCode"] or FAILED)
+    if with_tty:
+        _on_terminal(client, exec_id, raw)
+    else:
+        _on_pipes(client, exec_id, raw)
+    code = client.call("GET", f"/exec/{exec_id}/json")["ExitCode"]
+    if code is None:
+        fail(FAILED, f"the daemon went away; what runs in {name} runs on")
+    sys.exit(code)
+
+
+def _on_terminal(client: Client, exec_id: str, raw: Hijacked) -> None:
+    """This terminal, raw, is the process's; it follows its size."""
+
+    def resized(_number: int, _frame: Any) -> None:
+        height, width = _size()
+        with contextlib.suppress(ApiError):
+            client.call("POST", f"/exec/{exec_id}/resize", {"h": height, "w": width})
+
+    before = signal.signal(signal.SIGWINCH, resized)
+    try:
+        with _raw(sys.stdin.fileno()):
+            _feed_in_background(raw.sock)
+            while data := raw.reader.read1(_BLOCK):
+                _write(1, data)
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+def _on_pipes(client: Client, exec_id: str, raw: Hijacked) -> None:
+    """stdin, stdout and stderr are the process's; signals to us are passed on to it."""
+
+    def pass_on(number: int, _frame: Any) -> None:
+        with contextlib.suppress(ApiError):
+            client.call("POST", f"/exec/{exec_id}/kill", {"signal": number})
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, pass_on)
+    _feed_in_background(raw.sock)
+    while len(head := raw.reader.read(8)) == 8:
+        stream, length = struct.unpack(">BxxxI", head)
+        while length and (data := raw.reader.read(min(length, _BLOCK))):
+            length -= len(data)
+            _write(stream, data)
+
+
+def _feed_in_background(sock: socket) -> None:
+    def feed() -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(0, _BLOCK):
+                sock.sendall(data)
+            sock.shutdown(SHUT_WR)
+
+    threading.Thread(target=feed, daemon=True).start()
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _size() -> list[int]:
+    try:
+        size = os.get_terminal_size(sys.stdin.fileno())
+    except OSError:
+        return [24, 80]
+    return [size.lines, size.columns]
+
+
+@contextlib.contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    """The terminal raw, and afterwards as it was."""
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd, termios.TCSANOW)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -1,0 +1,86 @@
+"""`up` in the foreground: the output of the services here, and Ctrl-C stops them.
+
+Where a daemon runs, this is a client of it; where none does, the supervisor runs in this process until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+
+from supervisor.api.logs import followed
+from supervisor.api.metrics import serve_metrics
+from supervisor.api.server import serve
+from supervisor.cli import output
+from supervisor.cli.client import Client
+from supervisor.cli.host import reporter, until_signal
+from supervisor.cli.logview import LogView, wants_colour
+from supervisor.core.model import Project
+from supervisor.daemon.app import Daemon
+from supervisor.daemon.settings import Settings
+
+
+def _view() -> LogView:
+    return LogView(sys.stdout.buffer, colour=wants_colour(sys.stdout))
+
+
+async def run_foreground(settings: Settings, project: Project) -> None:
+    """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
+    ended = until_signal()
+    view = _view()
+    daemon = Daemon(settings, reporter(settings))
+    await daemon.start()
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        async with serve(daemon), serve_metrics(daemon):
+            bring_up = asyncio.create_task(_bring_up(daemon, project, view))
+            tasks = [bring_up, asyncio.create_task(_show(daemon, project.name, view))]
+            await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                for task in tasks:
+                    if task.done():
+                        task.result()  # an error of it ends us
+                await asyncio.wait([ended, tasks[1]], return_when=asyncio.FIRST_COMPLETED)
+            view.say("stopping; what is slow is waited for")
+            bring_up.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await bring_up
+    finally:
+        await daemon.stop(services=True)
+        for task in tasks:
+            task.cancel()
+
+
+async def _bring_up(daemon: Daemon, project: Project, view: LogView) -> None:
+    async for operation, outcome in daemon.projects.up(project):
+        if operation.verb != "keep":
+            view.say(f"{operation.name}: {outcome}")
+    view.say(f"{project.name} is up; Ctrl-C stops it")
+
+
+async def _show(daemon: Daemon, project: str, view: LogView) -> None:
+    entries = daemon.projects.entries(project)
+    async for line in followed(daemon, entries, project, tail=0):
+        view.show(line)
+
+
+def attach(client: Client, project: Project) -> None:
+    """Show what the services of a project write under the daemon, until Ctrl-C; then stop them."""
+    view = _view()
+    try:
+        for line in client.stream("GET", "/logs", {"project": project.name, "follow": 1, "tail": 0}):
+            view.show(line)
+    except KeyboardInterrupt:
+        view.say("stopping; Ctrl-C again leaves them running")
+        body = json.dumps(
+            {"project": project.name, "names": [service.name for service in project.services]}
+        ).encode()
+        progress = output.Progress(sys.stderr)
+        for line in client.stream("POST", "/services/stop", body=body):
+            if "waiting_s" in line:
+                progress.say(f"waiting for {line['name']}, {line['waiting_s']:.0f} s of {line['of_s']:g} s")
+            else:
+                progress.clear()
+                view.say(f"{line['name']}: {line.get('outcome') or line['error']}")

@@ -1,0 +1,165 @@
+"""Verbs of a whole project: up, down, config."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from supervisor.cli import output
+from supervisor.cli.client import Client, UnreachableError
+from supervisor.cli.context import (
+    FAILED,
+    NOT_MET,
+    TIMED_OUT,
+    TIMEOUT,
+    Context,
+    complete_names,
+    project_options,
+)
+
+
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="Return when everything has been started.")
+@click.option("--wait", "wait_up", is_flag=True, help="Return when everything is up (implies --detach).")
+@click.option("--wait-timeout", type=float, help="Give up waiting after so many seconds, with exit code 124.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How to print plan and progress: json is one document a line.",
+)
+@project_options
+@click.argument("services", nargs=-1, shell_complete=complete_names)
+@click.pass_obj
+def up(
+    context: Context,
+    detach: bool,
+    wait_up: bool,
+    wait_timeout: float | None,
+    dry_run: bool,
+    form: str,
+    services: tuple[str, ...],
+) -> None:
+    """Bring the project up, or SERVICES and what they depend on. What has not changed is not touched.
+
+    Without -d the output of the services is shown, and Ctrl-C stops them. Where no daemon runs, the
+    supervisor itself runs here until then.
+
+    Up is: running for a second, or ended well where it is not to be started again.
+    """
+    import msgspec
+
+    project = context.load(services).project
+    body = msgspec.json.encode(project)
+    base = f"/projects/{project.name}"
+    client = context.client
+    detach = detach or wait_up
+    try:
+        if dry_run:
+            for operation in client.call("POST", f"{base}/plan", body=body):
+                if form == "json":
+                    output.print_json(operation)
+                else:
+                    click.echo(f"{operation['verb']:8} {operation['name']}: {operation['cause']}")
+            return
+        failed = _progress(client.stream("POST", f"{base}/up", body=body), form)
+    except UnreachableError:
+        if detach or dry_run:
+            raise
+        from supervisor.cli.foreground import run_foreground
+
+        asyncio.run(run_foreground(context.settings, project))
+        return
+    names = [service.name for service in project.services]
+    if wait_up:
+        _wait(client, base, names, wait_timeout, form)
+    elif failed:
+        sys.exit(FAILED)
+    elif not detach:
+        from supervisor.cli.foreground import attach
+
+        attach(client, project)
+
+
+def _progress(lines: Iterable[Any], form: str) -> bool:
+    """Tell what came of each operation; whether some failed."""
+    failed = False
+    for line in lines:
+        failed = failed or "error" in line or line["outcome"].startswith(("restarting", "exited: could not"))
+        if form == "json":
+            output.print_json(line)
+        elif "error" in line:
+            output.print_error(line["error"])
+        else:
+            because = f" ({line['cause']})" if line["verb"] == "recreate" else ""
+            click.echo(f"{line['name']}: {line['outcome']}{because}")
+    return failed
+
+
+def _wait(client: Client, base: str, names: list[str], timeout_s: float | None, form: str) -> None:
+    down = False
+    query = {"service": names, "timeout": timeout_s}
+    for line in client.stream("POST", f"{base}/wait", query):
+        if "timeout" in line:
+            output.print_error(f"not up within {timeout_s:g} s: {', '.join(line['timeout'])}")
+            sys.exit(TIMED_OUT)
+        down = down or not line["up"]
+        if form == "json":
+            output.print_json(line)
+        elif line["up"]:
+            click.echo(f"{line['name']}: up")
+        else:
+            output.print_error(f"{line['name']} did not come up: {line['outcome']}")
+    if down:
+        sys.exit(NOT_MET)
+
+
+@click.command()
+@click.option("-v", "--volumes", is_flag=True, help="Its named volumes too.")
+@TIMEOUT
+@project_options
+@click.pass_obj
+def down(context: Context, volumes: bool, timeout: float | None) -> None:
+    """Stop and remove everything of the project, dependents first; named volumes stay without -v."""
+    name = context.project_name()
+    query = {"volumes": 1 if volumes else None, "t": timeout}
+    gone = failed = False
+    for line in context.client.stream("POST", f"/projects/{name}/down", query):
+        gone = True
+        if "error" in line:
+            output.print_error(line["error"])
+            failed = True
+        else:
+            click.echo(f"{line['name']}: {line['outcome']}")
+    if not gone:
+        output.print_error(f"nothing of the project {name} is there")
+    if failed:
+        sys.exit(FAILED)
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="What to print.")
+@click.option("-q", "--quiet", is_flag=True, help="Only check.")
+@click.option("--services", "only_services", is_flag=True, help="Only the names of the services.")
+@project_options
+@click.argument("services", nargs=-1)
+@click.pass_obj
+def config(context: Context, form: str, quiet: bool, only_services: bool, services: tuple[str, ...]) -> None:
+    """Check the files and print the resolved model: merged, interpolated, short forms made long."""
+    from supervisor.compose import config_document, to_yaml
+
+    document = config_document(context.load(services))
+    if quiet:
+        return
+    if only_services:
+        for name in document["services"]:
+            click.echo(name)
+        return
+    click.echo(json.dumps(document, indent=2) if form == "json" else to_yaml(document).rstrip())

@@ -1,0 +1,108 @@
+"""Verbs about the supervisor itself: daemon, doctor, completion, version."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from supervisor import __version__
+from supervisor.cli import output
+from supervisor.cli.client import UnreachableError
+from supervisor.cli.context import FAILED, TABLE_OR_JSON, Context
+from supervisor.daemon.settings import Settings
+
+
+@click.command()
+@click.option("--projects-dir", help="Compose files that are brought up (SHIPKEEPER_PROJECTS_DIR).")
+@click.option("--api-group", help="Group that may use the API (SHIPKEEPER_API_GROUP).")
+@click.option(
+    "--log-format", type=click.Choice(["auto", "json", "text"]), help="auto: json but on a terminal."
+)
+@click.pass_obj
+def daemon(context: Context, projects_dir: str | None, api_group: str | None, log_format: str | None) -> None:
+    """Run the supervisor. SIGTERM leaves the services running, and the next one adopts them; SIGHUP reads
+    the projects again."""
+    from supervisor.cli.host import run_daemon
+
+    given = {"projects_dir": projects_dir, "api_group": api_group, "log_format": log_format}
+    changes: dict[str, Any] = {name: text for name, text in given.items() if text is not None}
+    settings = replace(context.settings, **changes)
+    asyncio.run(run_daemon(settings))
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What to print.")
+@click.pass_obj
+def version(context: Context, form: str) -> None:
+    """Print the version of this command, and of the daemon if one answers."""
+    try:
+        running = context.client.call("GET", "/version")["Version"]
+    except UnreachableError:
+        running = None
+    if form == "json":
+        output.print_json({"Client": __version__, "Daemon": running})
+        return
+    click.echo(f"shipkeeper {__version__}")
+    if running not in (None, __version__):
+        output.print_error(
+            f"the daemon is {running}: `systemctl restart shipkeeper` brings it to this version"
+        )
+
+
+def _stored_ids(settings: Settings) -> list[str]:
+    """Instances in the database; none where there is no database yet."""
+    import sqlite3
+
+    try:
+        with sqlite3.connect(f"file:{settings.paths.database}?mode=ro", uri=True) as database:
+            return [str(row[0]) for row in database.execute("SELECT id FROM instance")]
+    except sqlite3.Error:
+        return []
+
+
+@click.command()
+@TABLE_OR_JSON
+@click.pass_obj
+def doctor(context: Context, form: str) -> None:
+    """Check this host for everything that is needed; say how to mend what is missing."""
+    from supervisor.daemon.app import cgroup_base
+    from supervisor.runtime.doctor import run_checks, worst
+
+    try:
+        known = frozenset(view["Id"] for view in context.client.call("GET", "/containers/json", {"all": 1}))
+    except UnreachableError:
+        known = frozenset(_stored_ids(context.settings))
+    checks = run_checks(context.settings.paths, known, cgroup_base(context.settings.state_dir))
+    for check in checks:
+        if form == "json":
+            output.print_json(
+                {"name": check.name, "status": check.status, "detail": check.detail, "remedy": check.remedy}
+            )
+        else:
+            remedy = f"\n       -> {check.remedy}" if check.remedy and check.status != "ok" else ""
+            click.echo(f"{check.status:5}  {check.name}: {check.detail}{remedy}")
+    if worst(checks) == "fail":
+        sys.exit(FAILED)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell; it completes verbs, options and the services that there are.
+
+    \b
+    bash:  shipkeeper completion bash > /etc/bash_completion.d/shipkeeper
+    zsh:   shipkeeper completion zsh > "${fpath[1]}/_shipkeeper"
+    fish:  shipkeeper completion fish > ~/.config/fish/completions/shipkeeper.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    root = ctx.find_root().command
+    click.echo(found(root, {}, "shipkeeper", "_SHIPKEEPER_COMPLETE").source())

@@ -1,0 +1,195 @@
+"""What the daemon knows, in words and columns: `ps`, `stats`, `why`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from supervisor.cli.output import table
+
+Json = dict[str, Any]
+_WHY_MIN = 12  # columns; a reason cut shorter tells nothing
+
+
+def duration(seconds: float) -> str:
+    """Docker's rough words: 5 seconds, 2 minutes, 3 hours, 4 days."""
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {name}{'s' if count != 1 else ''}"
+    count = max(0, int(seconds))
+    return f"{count} second{'s' if count != 1 else ''}"
+
+
+def since(stamp: str, now: datetime | None = None) -> float:
+    """Seconds since an RFC 3339 time."""
+    return ((now or datetime.now(UTC)) - datetime.fromisoformat(stamp)).total_seconds()
+
+
+def status_words(view: Json) -> str:
+    """The STATUS column of `ps`."""
+    state = view["State"]
+    match state["Status"]:
+        case "running":
+            return f"Up {duration(since(state['StartedAt']))}"
+        case "paused":
+            return f"Up {duration(since(state['StartedAt']))} (Paused)"
+        case "restarting":
+            code = state["ExitCode"]
+            following = view["NextRestartAt"]
+            wait = f" next in {duration(-since(following))}" if following else ""
+            return f"Restarting ({code}){wait}"
+        case "exited":
+            return f"Exited ({state['ExitCode']}) {duration(since(state['FinishedAt']))} ago"
+        case other:
+            return str(other).capitalize()
+
+
+def size(count: int | None) -> str:
+    """Bytes as Docker writes them: 182MiB, 1.5GiB; - where nobody counts."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.3g}{unit}" if value < 1000 else f"{value:.0f}{unit}"
+        value /= 1024
+    return f"{value:.4g}TiB"
+
+
+def ps_table(views: Sequence[Json], width: int | None) -> str:
+    """The table of `ps`. width: of a terminal; the reason is cut to it, then columns drop from the right."""
+    head = ["NAME", "SERVICE", "STATUS", "RESTARTS", "PID", "CPU", "MEM"]
+    rows = [_ps_row(view) for view in views]
+    reasons = [
+        view["Reason"] if view["State"]["Status"] in ("exited", "restarting") else "" for view in views
+    ]
+    if width is None:
+        return table([*head, ""], [[*row, why] for row, why in zip(rows, reasons, strict=True)])
+    columns = len(head)
+    need = _WHY_MIN if any(reasons) else 0
+    while columns > 3 and _width(head[:columns], [row[:columns] for row in rows]) + need > width:
+        columns -= 1
+    left = width - _width(head[:columns], [row[:columns] for row in rows]) - 2
+    cut = [why if len(why) <= left else why[: max(0, left - 1)] + "…" if left > 1 else "" for why in reasons]
+    return table([*head[:columns], ""], [[*row[:columns], why] for row, why in zip(rows, cut, strict=True)])
+
+
+def _width(head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    return max(len(line) for line in table(head, rows).splitlines())
+
+
+def _ps_row(view: Json) -> list[str]:
+    state, used = view["State"], view["Usage"]
+    memory, cpu = "-", "-"
+    if used is not None:
+        limit = used["MemoryLimitBytes"]
+        memory = size(used["MemoryBytes"]) + (f" / {size(limit)}" if limit else "")
+        cpu = f"{used['CpuPercent']:.1f}%"
+    return [
+        view["Name"],
+        view["Service"],
+        status_words(view),
+        _restarts(view),
+        str(state["Pid"] or "-"),
+        cpu,
+        memory,
+    ]
+
+
+def _restarts(view: Json) -> str:
+    """3, 4 of 5, 5 gave up."""
+    most = view["HostConfig"]["RestartPolicy"]["MaximumRetryCount"]
+    if view["Exhausted"]:
+        return f"{view['RestartCount']} gave up"
+    return f"{view['RestartCount']} of {most}" if most else str(view["RestartCount"])
+
+
+def ps_json(view: Json) -> Json:
+    """One line of `ps --format json`: Compose's keys and ours."""
+    state = view["State"]
+    return {
+        "ID": view["Id"],
+        "Name": view["Name"],
+        "Command": " ".join(view["Command"]),
+        "Project": view["Project"],
+        "Service": view["Service"],
+        "State": state["Status"],
+        "ExitCode": state["ExitCode"],
+        "RestartCount": view["RestartCount"],
+        "NextRestartAt": view["NextRestartAt"],
+        "WantedUp": view["WantedUp"],
+        "Reason": view["Reason"],
+        "Pid": state["Pid"],
+        "StartedAt": state["StartedAt"],
+        "Status": status_words(view),
+    }
+
+
+def story(view: Json, runs: list[Json], tail: list[str]) -> str:
+    """What `why` says: the last runs in plain words, the last lines, what was decided and what comes."""
+    lines = [f"{view['Name']} is {view['State']['Status']}: {status_words(view)}"]
+    for run in runs[-5:]:
+        began = run["StartedAt"]
+        length = (
+            f"ran {duration(since(began, datetime.fromisoformat(run['FinishedAt'])))}"
+            if not began.startswith("0001")
+            else "never began"
+        )
+        lines.append(f"  run {run['Run']}: {length}, ended {run['FinishedAt'][:19]}Z: {run['Ending']}")
+        lines.append(f"    -> {run['Verdict']}")
+    if not runs:
+        lines.append("  no run has ended yet")
+    if tail:
+        lines.append("last lines that it wrote:")
+        lines += [f"  | {text}" for text in tail]
+    if view["NextRestartAt"]:
+        lines.append(f"next attempt: {view['NextRestartAt'][:19]}Z")
+    elif view["Reason"]:
+        lines.append(f"now: {view['Reason']}")
+    return "\n".join(lines)
+
+
+def stats_rows(before: Sequence[Json], now: Sequence[Json], passed_s: float) -> list[Json]:
+    """What each used between two looks; new ones count from their beginning."""
+    former = {view["Id"]: view["Usage"] for view in before if view["Usage"]}
+    rows = []
+    for view in now:
+        used = view["Usage"]
+        if used is None:
+            continue
+        earlier = former.get(view["Id"], {"CpuSeconds": used["CpuSeconds"]})
+        cpu_s = max(0.0, used["CpuSeconds"] - earlier["CpuSeconds"])
+        limit = used["MemoryLimitBytes"]
+        rows.append(
+            {
+                "ID": view["Id"],
+                "Name": view["Name"],
+                "Project": view["Project"],
+                "Service": view["Service"],
+                "CPUPerc": round(100 * cpu_s / passed_s, 2),
+                "MemUsage": used["MemoryBytes"],
+                "MemLimit": limit,
+                "MemPerc": round(100 * (used["MemoryBytes"] or 0) / limit, 2) if limit else None,
+                "PIDs": used["Pids"],
+            }
+        )
+    return rows
+
+
+def stats_table(rows: Sequence[Json]) -> str:
+    """The table of `stats`."""
+    return table(
+        ["NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"],
+        [
+            [
+                row["Name"],
+                f"{row['CPUPerc']:.2f}%",
+                f"{size(row['MemUsage'])} / {size(row['MemLimit'])}",
+                "-" if row["MemPerc"] is None else f"{row['MemPerc']:.2f}%",
+                str(row["PIDs"]),
+            ]
+            for row in rows
+        ],
+    )
