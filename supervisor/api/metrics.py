@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +11,24 @@ from aiohttp import web
 
 from supervisor.daemon.app import Daemon, DaemonError
 from supervisor.daemon.metrics import exposition, snapshot
+from supervisor.daemon.usage import usages
+
+
+async def _collect(daemon: Daemon) -> bytes:
+    """Reading cgroups and making the text happen in a thread: a scrape of many delays no restart."""
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    await asyncio.sleep(0)
+    daemon.engine.measures.loop_lag.observe(loop.time() - before)
+    places = [(entry.instance.id, entry.cgroup) for entry in daemon.engine.entries.values()]
+    counted = await daemon.log_counts()
+    used = await asyncio.to_thread(usages, daemon.cgroups, places)
+    logs: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, stream, count, lost in [] if counted is None else counted.streams:
+        logs.setdefault(str(name), {})[str(stream)] = int(count), int(lost)
+    restarts = 0 if counted is None else counted.restarts
+    taken = snapshot(daemon.engine, time.time(), used, logs, restarts)
+    return await asyncio.to_thread(exposition, taken)
 
 
 @contextlib.asynccontextmanager
@@ -24,7 +43,7 @@ async def serve_metrics(daemon: Daemon) -> AsyncIterator[None]:
         raise DaemonError(f"cannot serve metrics at {address!r}: write HOST:PORT, or an empty text for none")
 
     async def metrics(_request: web.Request) -> web.Response:
-        body = exposition(snapshot(daemon.engine, time.time()))
+        body = await _collect(daemon)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def healthz(_request: web.Request) -> web.Response:

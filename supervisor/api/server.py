@@ -23,14 +23,18 @@ from supervisor.runtime.translate import PlanError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _BODY_BYTES = 64 * 1024 * 1024
+_VERSION = r"/v{api_version:1\.\d+}"
 
 
 def application(daemon: Daemon) -> web.Application:
     """All resources over one daemon."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
-    app.add_routes([web.get("/_ping", _ping), web.get("/version", _version)])
+    routes = [web.get("/_ping", _ping), web.get("/version", _version)]
     for module in (containers, services, projects, logs, execs, events):
-        app.add_routes(module.routes(daemon))
+        routes += module.routes(daemon)
+    # Docker's clients put the version of the API that they speak before every path.
+    routes += [web.route(r.method, f"{_VERSION}{r.path}", r.handler) for r in routes]
+    app.add_routes(routes)
     return app
 
 

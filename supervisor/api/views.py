@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from supervisor.core.exits import Exit, describe
-from supervisor.core.state import Resting, Running, Waiting, docker_state
+from supervisor.core.state import Resting, Running, Waiting, docker_state, meant_to_run
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.state import RunRecord
 from supervisor.daemon.usage import ProcessRow, clock_text
@@ -37,7 +37,7 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Created": stamp(stored.created_wall),
         "RestartCount": instance.history.restart_count,
         "Reason": instance.reason,
-        "WantedUp": instance.wanted,
+        "WantedUp": meant_to_run(instance),
         "NextRestartAt": None if next_wall is None else stamp(next_wall),
         "Exhausted": isinstance(phase, Resting) and phase.exhausted,
         "Usage": None if used is None else _usage_view(used, entry, now_wall),
@@ -78,7 +78,7 @@ def _usage_view(used: Usage, entry: Entry, now_wall: float) -> Json:
 
 def stats_view(entry: Entry, used: Usage | None, host_bytes: int, now_wall: float) -> Json:
     """Docker's stats; all zero where nothing runs. One sample: precpu_stats is left to the client."""
-    used = used or Usage(0, None, 0, 0, 0, 0, 0)
+    used = used or Usage(0, None, 0, 0, 0, 0, 0, 0)
     io = [
         {"major": 0, "minor": 0, "op": name, "value": value or 0}
         for name, value in (("read", used.read_bytes), ("write", used.written_bytes))
@@ -87,7 +87,7 @@ def stats_view(entry: Entry, used: Usage | None, host_bytes: int, now_wall: floa
         "id": entry.instance.id,
         "name": f"/{entry.stored.name}",
         "read": stamp(now_wall),
-        "num_procs": 0,
+        "num_procs": used.processes,
         "pids_stats": {"current": used.pids},
         "memory_stats": {
             "usage": used.memory_bytes or 0,

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,7 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
     """
     from supervisor import compose
 
+    good = True
     for path in sorted(Path(daemon.settings.projects_dir).glob("*.y*ml")):
         try:
             name = compose.normalize_project_name(path.stem)
@@ -98,10 +100,13 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
                 if operation.verb not in ("keep", "start"):
                     report(f"{operation.verb} {operation.name}: {outcome}")
         except compose.ComposeErrors as error:
+            good = False
             for problem in error.problems:
                 report(f"cannot bring up {path}: {problem}")
         except (PlanError, PrepareError, StateError) as error:
+            good = False
             report(f"cannot bring up {path}: {error}")
+    daemon.engine.measures.reloaded(ok=good, wall=time.time())
 
 
 def until_signal() -> asyncio.Future[None]:

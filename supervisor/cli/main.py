@@ -115,7 +115,7 @@ def cli(
 def main() -> None:
     """The entry point."""
     try:
-        cli(standalone_mode=True)
+        cli(prog_name="shipkeeper")
     except SettingsError as error:
         output.print_error(str(error))
         sys.exit(USAGE)

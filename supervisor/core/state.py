@@ -119,3 +119,12 @@ def docker_state(instance: Instance) -> str:
             return "exited"
         case _:
             assert_never(phase)
+
+
+def meant_to_run(instance: Instance) -> bool:
+    """Whether it is a fault that it is down, if it is: wanted, and no policy has said that it is done.
+
+    One that gave up is still meant to run; one that ended and is not to be restarted is not.
+    """
+    phase = instance.phase
+    return instance.wanted and not (isinstance(phase, Resting) and not phase.exhausted)

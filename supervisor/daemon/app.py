@@ -31,6 +31,7 @@ from supervisor.launcher.client import LauncherClient, LauncherError
 
 _RETRY_S = 1.0
 _QUIT_S = 5.0
+_COUNTS_S = 1.0
 
 
 class DaemonError(Exception):
@@ -47,6 +48,7 @@ class Daemon:
         self._lock = -1
         self._launcher: LauncherClient | None = None
         self._state_seen: asyncio.Future[protocol.State] | None = None
+        self._log_counts: asyncio.Future[protocol.LogCounted] | None = None
         self._closing = False
         self._launcher_pid = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,12 +140,27 @@ class Daemon:
             return
         if isinstance(event, protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited):
             self.execs.on_launcher(event)
+        elif isinstance(event, protocol.LogCounted):
+            if self._log_counts is not None and not self._log_counts.done():
+                self._log_counts.set_result(event)
         else:
             self.engine.on_launcher(event)
+
+    async def log_counts(self) -> protocol.LogCounted | None:
+        """The log writer's counters; None where nobody answers in time. For one caller after the other."""
+        if self._launcher is None:
+            return None
+        if self._log_counts is None or self._log_counts.done():
+            self._log_counts = asyncio.get_running_loop().create_future()
+            self._launcher.send(protocol.LogCounters())
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(self._log_counts), _COUNTS_S)
+        return None
 
     def _on_lost(self) -> None:
         self.execs.lost()
         if not self._closing:
+            self.engine.measures.launchers_lost += 1
             self._report("the launcher died; its services run on, and a new one is started")
             self._background(self._reconnect())
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import assert_never
@@ -19,7 +18,17 @@ from supervisor.core import events as ev
 from supervisor.core.boot import recover, starts_at_boot
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.lifecycle import step
-from supervisor.core.state import Created, Instance, Resting, Running, Starting, Stopping
+from supervisor.core.state import (
+    Created,
+    Instance,
+    Resting,
+    Running,
+    Starting,
+    Stopping,
+    Waiting,
+    meant_to_run,
+)
+from supervisor.daemon.measures import Histogram, Measures
 from supervisor.daemon.state import RunRecord, StateDatabase, StateError, Stored
 from supervisor.launcher import protocol
 from supervisor.launcher.plan import LaunchPlan
@@ -40,12 +49,26 @@ class Entry:
     last_run: RunRecord | None = None
     ended: tuple[int, float] = (0, 0.0)
     """The run that ended last, and when by the wall clock."""
+    stopping_s: float = 0.0
+    backoff_s: float = 0.0
+    past_cpu_ns: int = 0
+    """Of the runs that ended while this daemon ran."""
+    downtime_s: float = 0.0
+    down_since_s: float | None = None
+    """Since when it is meant to run and does not."""
     timer: asyncio.TimerHandle | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def instance(self) -> Instance:
         return self.stored.instance
+
+    def note_downtime(self, now_s: float) -> None:
+        """Bring `downtime_s` up to now."""
+        if self.down_since_s is not None:
+            self.downtime_s += now_s - self.down_since_s
+        down = meant_to_run(self.instance) and not isinstance(self.instance.phase, Running)
+        self.down_since_s = now_s if down else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +83,6 @@ class Published:
     project: str
     service: str
     why: str
-
-
-def _trigger(event: ev.Event, instance: Instance) -> str:
-    """Why a start is a restart, as the metric says it; empty for a first start."""
-    match event:
-        case ev.Exited() | ev.LaunchFailed() | ev.TimerFired():
-            if isinstance(event, ev.Exited) and not instance.history.restart_count:
-                return "manual"
-            return "oom" if isinstance(instance.last, Exit) and instance.last.oom else "exit"
-        case ev.RestartRequested():
-            return "manual"
-        case _:
-            return ""
 
 
 def _unsent(request: protocol.Request) -> None:
@@ -104,8 +114,8 @@ class Engine:
         self.entries: dict[str, Entry] = {}
         self.send: Callable[[protocol.Request], None] = _unsent
         self.subscribers: set[Callable[[Published], None]] = set()
-        self.counts: Counter[tuple[str, str, str]] = Counter()
-        """(instance, what, label value) since this daemon started."""
+        self.measures = Measures()
+        self._booting: set[str] = set()
         self._dirty: set[str] = set()
         self._ended: list[tuple[str, RunRecord]] = []
         self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -118,15 +128,29 @@ class Engine:
         entry = self.entries.get(instance_id)
         if entry is None:
             return
-        instance, effects = step(entry.instance, event, boottime_s(), random.random())  # noqa: S311 - jitter
+        now_s = boottime_s()
+        before = entry.instance
+        instance, effects = step(before, event, now_s, random.random())  # noqa: S311 - jitter
         self._set(entry, instance)
         for effect in effects:
             self._carry_out(entry, effect)
+        # Measured when everything is on its way.
+        self._time(entry, before, instance, now_s)
         if any(isinstance(effect, ev.Launch) for effect in effects):
-            self.counts[instance_id, "starts", ""] += 1
-            trigger = _trigger(event, instance)
-            if trigger:
-                self.counts[instance_id, "restarts", trigger] += 1
+            self.measures.launched(instance, event, booting=instance_id in self._booting)
+            self._booting.discard(instance_id)
+
+    def _time(self, entry: Entry, before: Instance, after: Instance, now_s: float) -> None:
+        key = entry.stored.project, entry.stored.spec.name
+        was, now = before.phase, after.phase
+        if isinstance(was, Starting) and isinstance(now, Running):
+            self.measures.startup.setdefault(key, Histogram()).observe(now_s - was.since_s)
+        if isinstance(was, Stopping) and not isinstance(now, Stopping):
+            self.measures.stop.setdefault(key, Histogram()).observe(now_s - entry.stopping_s)
+        if isinstance(now, Stopping) and not isinstance(was, Stopping):
+            entry.stopping_s = now_s
+        if isinstance(was, Waiting) and isinstance(now, Starting):
+            self.measures.reaction.observe(now_s - was.until_s)
 
     def on_launcher(self, event: protocol.Event) -> None:
         """An event of the launcher, except `State`, which `adopt` takes."""
@@ -171,9 +195,11 @@ class Engine:
             return
         entry.ended = run, time.time() if record is None else record.ended_wall
         if entry.instance.run == run:
-            self._count(entry, ending)
+            self.measures.ended(entry.instance, ending)
         if isinstance(ending, Exit):
             self.post(instance_id, ev.Exited(run, ending))
+            if record is not None and isinstance(entry.instance.phase, Starting):
+                self.measures.reaction.observe(boottime_s() - record.ended_ns / 1e9)
         else:
             self.post(instance_id, ev.LaunchFailed(run, ending))
         kept = RunRecord(run, None, time.time(), ending, entry.instance.reason)
@@ -188,27 +214,12 @@ class Engine:
                 cpu_ns=record.cpu_ns,
             )
         entry.last_run = kept
+        entry.past_cpu_ns += kept.cpu_ns
         if entry.instance.run == run:
             entry.cgroup = ""
         self._ended.append((instance_id, kept))
         self._dirty.add(instance_id)
         self._flush_soon()
-
-    def _count(self, entry: Entry, ending: Exit | SpawnFailure) -> None:
-        name = entry.instance.id
-        match ending:
-            case SpawnFailure():
-                reason = "spawn"
-                self.counts[name, "spawn_failures", ending.stage] += 1
-            case Exit(oom=True):
-                reason = "oom"
-                self.counts[name, "oom_kills", ""] += 1
-            case Exit() if isinstance(entry.instance.phase, Stopping):
-                reason = "stopped"
-                self.counts[name, "forced_kills", ""] += int(entry.instance.phase.killed)
-            case Exit():
-                reason = "signal" if ending.signal else "error" if ending.code else "success"
-        self.counts[name, "exits", reason] += 1
 
     # --- a start of the daemon --------------------------------------------------------------------
     def adopt(self, state: protocol.State, *, same_boot: bool) -> list[str]:
@@ -220,17 +231,25 @@ class Engine:
         runs = {info.instance: info for info in state.runs}
         ended = {record.instance: record for record in state.ended}
         start = []
+        cause = "supervisor_restart" if same_boot else "host_reboot"
         for instance_id, entry in self.entries.items():
             if instance_id in runs:
                 self._take(entry, runs[instance_id])
+                self.measures.recovered[cause, "adopted"] += 1
             elif instance_id in ended:
                 self._catch_up(entry, ended[instance_id])
             elif same_boot and isinstance(entry.instance.phase, Running) and entry.instance.phase.start_ticks:
                 self._hand_over(entry, entry.instance.phase)
+                self.measures.recovered[cause, "adopted"] += 1
             else:
+                was = entry.instance.phase
                 self._set(entry, recover(entry.instance))
                 if starts_at_boot(entry.instance):
                     start.append(instance_id)
+                    self.measures.recovered[cause, "restarted"] += 1
+                elif isinstance(was, Starting | Running | Stopping):
+                    self.measures.recovered[cause, "lost"] += 1
+        self._booting.update(start)
         for instance_id in ended:
             if instance_id not in self.entries:
                 self.send(protocol.Ack(instance_id, ended[instance_id].run))
@@ -238,6 +257,7 @@ class Engine:
             if instance_id not in self.entries:
                 self._report(f"run {info.run} of unknown instance {instance_id} (pid {info.pid}) is ended")
                 self.send(protocol.Kill(instance_id, info.run))
+                self.measures.orphans += 1
         return start
 
     def _take(self, entry: Entry, info: protocol.RunInfo) -> None:
@@ -297,9 +317,9 @@ class Engine:
             case ev.Arm():
                 if entry.timer is not None:
                     entry.timer.cancel()
-                wait_s = max(0.0, effect.at_s - boottime_s())
+                entry.backoff_s = wait_s = max(0.0, effect.at_s - boottime_s())
                 loop = asyncio.get_running_loop()
-                entry.timer = loop.call_later(wait_s, self.post, instance.id, ev.TimerFired(effect.timer))
+                entry.timer = loop.call_later(wait_s, self._fire, instance.id, effect)
             case ev.Save():
                 self._dirty.add(instance.id)
                 self._flush_soon()
@@ -314,6 +334,10 @@ class Engine:
                         )
             case _:
                 assert_never(effect)
+
+    def _fire(self, instance_id: str, armed: ev.Arm) -> None:
+        self.measures.loop_lag.observe(boottime_s() - armed.at_s)
+        self.post(instance_id, ev.TimerFired(armed.timer))
 
     def _launch(self, entry: Entry, run: int) -> None:
         if entry.plan is not None:
@@ -363,6 +387,7 @@ class Engine:
         if instance is entry.stored.instance:
             return
         entry.stored = replace(entry.stored, instance=instance)
+        entry.note_downtime(boottime_s())
         entry.changed.set()
         entry.changed = asyncio.Event()
 
@@ -387,11 +412,13 @@ class Engine:
         try:
             self._database.commit(dirty, ended)
         except StateError as error:
+            self.measures.state_write_failures += 1
             self._report(f"{error}; trying again in {_RETRY_S:g} s")
             self._ended = ended + self._ended
             self._flushing = asyncio.get_running_loop().call_later(_RETRY_S, self.flush)
             return
         self._dirty.clear()
+        self.measures.state_written_wall = time.time()
         for instance_id, record in ended:
             self.send(protocol.Ack(instance_id, record.run))
 
@@ -412,8 +439,7 @@ class Engine:
             entry.timer.cancel()
         self.flush()
         self._database.remove(entry.instance.id)
-        for key in [key for key in self.counts if key[0] == entry.instance.id]:
-            del self.counts[key]
+        self.measures.forget(entry.instance.id)
         del self.entries[entry.instance.id]
         self._publish(entry, ev.Tell("destroy"))
 

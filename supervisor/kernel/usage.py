@@ -15,13 +15,14 @@ _UNLIMITED = 1 << 62  # v1 writes "no limit" as the largest number of pages
 class Usage(NamedTuple):
     """At one moment. memory_bytes: without inactive page cache, as `docker stats` counts it.
 
-    pids: threads, as Docker's `pids_stats`. memory_limit_bytes: None without a limit.
+    memory_limit_bytes: None without a limit. pids: threads, as Docker's `pids_stats` counts them.
     """
 
     memory_bytes: int | None
     memory_limit_bytes: int | None
     user_ns: int
     system_ns: int
+    processes: int
     pids: int
     read_bytes: int | None
     written_bytes: int | None
@@ -41,10 +42,12 @@ def read_usage(cgroup: Cgroup) -> Usage | None:
         if v2 is not None:
             cpu = keyed(read_text(f"{v2}/cpu.stat"))
             user_ns, system_ns = cpu.get("user_usec", 0) * 1000, cpu.get("system_usec", 0) * 1000
+            processes = len(cgroup.procs())
             pids = len(read_text(f"{v2}/cgroup.threads").split())
         else:
             user_ns = _number(f"{v1.get('cpuacct')}/cpuacct.usage_user") or 0
             system_ns = _number(f"{v1.get('cpuacct')}/cpuacct.usage_sys") or 0
+            processes = len(cgroup.procs())
             pids = len(read_text(f"{v1.get('freezer') or v1.get('memory')}/tasks").split())
     except OSError:
         return None
@@ -66,7 +69,7 @@ def read_usage(cgroup: Cgroup) -> Usage | None:
             return None
     if limit is not None and limit >= _UNLIMITED:
         limit = None
-    return Usage(memory, limit, user_ns, system_ns, pids, read, written)
+    return Usage(memory, limit, user_ns, system_ns, processes, pids, read, written)
 
 
 def _io(path: str) -> tuple[int | None, int | None]:

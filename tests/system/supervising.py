@@ -1,0 +1,132 @@
+"""A supervisor as processes, driven by the command as a user drives it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from supervisor.daemon.app import cgroup_base
+
+PATIENCE_S = 60.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One supervisor with directories of its own."""
+
+    base: Path
+    daemon: subprocess.Popen[bytes] | None = None
+    metrics: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "SHIPKEEPER_STATE_DIR": str(self.base / "state"),
+            "SHIPKEEPER_RUN_DIR": str(self.base / "run"),
+            "SHIPKEEPER_CONFIG": str(self.base / "shipkeeper.yaml"),
+        }
+
+    def start(self) -> None:
+        self.daemon = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", "daemon"], env=self.environment, cwd=self.base
+        )
+        until(lambda: self.run("ps").returncode == 0, "the daemon answers")
+
+    def kill(self) -> None:
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor.cli.main", *arguments],
+            env=self.environment,
+            cwd=self.base,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def ok(self, *arguments: str) -> str:
+        result = self.run(*arguments)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def compose(self, text: str) -> None:
+        (self.base / "compose.yaml").write_text(text)
+
+    def row(self, service: str) -> dict[str, Any]:
+        rows = [json.loads(line) for line in self.ok("ps", "-a", "--format", "json").splitlines()]
+        (row,) = [row for row in rows if row["Service"] == service]
+        return row
+
+    def state(self, service: str) -> str:
+        return str(self.row(service)["State"])
+
+    def helpers(self) -> list[psutil.Process]:
+        """The launcher and the log writer of this run directory."""
+        run_dir = str(self.base / "run")
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if any("supervisor.launcher" in word for word in words) and any(
+                    word.startswith(run_dir) for word in words
+                ):
+                    found.append(process)
+        return found
+
+
+def until(reached: Callable[[], bool], what: str) -> None:
+    """Look again and again until it is so; each look is a whole command, so nothing spins."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline, f"never came true: {what}"
+
+
+@contextlib.contextmanager
+def supervising() -> Iterator[Supervisor]:
+    """A running supervisor; afterwards its services, processes and files are gone."""
+    with tempfile.TemporaryDirectory(prefix="shipkeeper-") as directory:
+        made = Supervisor(Path(directory))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            made.metrics = f"127.0.0.1:{free.getsockname()[1]}"
+        (made.base / "shipkeeper.yaml").write_text(
+            f'metrics_address: "{made.metrics}"\nprojects_dir: {made.base}/projects\n'
+        )
+        (made.base / "projects").mkdir()
+        made.start()
+        try:
+            yield made
+        finally:
+            if made.daemon is None or made.daemon.poll() is not None:
+                made.start()
+            assert made.daemon is not None
+            for line in made.ok("ps", "-a", "--format", "json").splitlines():
+                made.ok("rm", "--force", json.loads(line)["Name"])
+            made.daemon.terminate()
+            made.daemon.wait()
+            for process in made.helpers():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    pidfd = os.pidfd_open(process.pid)
+                    ended, _, _ = select.select([pidfd], [], [], PATIENCE_S)
+                    os.close(pidfd)
+                    assert ended, "the launcher ends with the last service"
+            base = cgroup_base(f"{made.base}/state")
+            left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{base}")]
+            assert left == [], "no cgroup is left"
