@@ -86,40 +86,63 @@ class Projects:
     async def up(self, project: Project, *, start_down: bool = True) -> AsyncIterator[tuple[Operation, str]]:
         """Make it so; yields each operation with what came of it, in dependency order.
 
-        start_down: start what is there, unchanged, and down. Not at a boot, where the policies decide.
+        start_down: start what is there, unchanged, and down. Not at a boot, where the policies decide. What
+        cannot be created is found before anything is touched. Raises PlanError, PrepareError, StateError.
         """
         async with self._locks.setdefault(project.name, asyncio.Lock()):
-            for operation in self.plan(project).operations:
-                match operation.verb:
-                    case "keep" | "orphan":
-                        yield operation, operation.cause
-                        continue
-                    case "start" if not start_down:
-                        yield operation, "left down"
-                        continue
-                    case "recreate":
-                        old = self._engine.entries[operation.id]
-                        await self.stop([old], manual=False, why="recreated")
-                        await self.remove(old)
-                        entry = self._create(project, project.service(operation.service))
-                    case "create":
-                        entry = self._create(project, project.service(operation.service))
-                    case "start":
-                        entry = self._engine.entries[operation.id]
-                self._engine.post(entry.instance.id, ev.StartRequested())
-                await self._engine.until(entry, has_begun)
-                yield operation, outcome(entry)
+            plan = self.plan(project)
+            made = {
+                op.service: self._made(project, project.service(op.service), op.id)
+                for op in plan.operations
+                if op.verb in ("create", "recreate")
+            }
+            needs = {spec.name: [d.service for d in spec.depends_on] for spec in project.services}
+            for wave in waves(needs):
+                operations = [op for op in plan.operations if op.service in wave and op.verb != "orphan"]
+                async for done in self._wave(operations, made, start_down=start_down):
+                    yield done
+            for op in plan.operations:
+                if op.verb == "orphan":
+                    yield op, op.cause
 
-    def _create(self, project: Project, spec: ServiceSpec) -> Entry:
+    async def _wave(
+        self, operations: list[Operation], made: dict[str, Stored], *, start_down: bool
+    ) -> AsyncIterator[tuple[Operation, str]]:
+        """Operations that do not depend on each other, all at the same time."""
+        old = [self._engine.entries[op.id] for op in operations if op.verb == "recreate"]
+        await self.stop(old, manual=False, why="recreated")
+        for entry in old:
+            await self.remove(entry)
+        started: list[tuple[Operation, Entry]] = []
+        for op in operations:
+            match op.verb:
+                case "keep" | "orphan":
+                    yield op, op.cause
+                    continue
+                case "start" if not start_down:
+                    yield op, "left down"
+                    continue
+                case "start":
+                    entry = self._engine.entries[op.id]
+                case "create" | "recreate":
+                    entry = self._engine.add(made[op.service])
+            self._engine.post(entry.instance.id, ev.StartRequested())
+            started.append((op, entry))
+        for op, entry in started:
+            await self._engine.until(entry, has_begun)
+            yield op, outcome(entry)
+
+    def _made(self, project: Project, spec: ServiceSpec, replaced: str) -> Stored:
+        """A new instance of a service. replaced: id of the one whose name it takes. Raises PlanError."""
         name = container_name(project.name, spec)
-        if any(entry.stored.name == name for entry in self._engine.entries.values()):
+        if any(e.stored.name == name and e.instance.id != replaced for e in self._engine.entries.values()):
             raise PlanError(
                 f"cannot create {name}: the name is taken; remove that one, or set container_name"
             )
         instance = Instance(
             secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
         )
-        stored = Stored(
+        return Stored(
             instance,
             spec,
             project.name,
@@ -130,7 +153,6 @@ class Projects:
             project.working_dir,
             project.volumes,
         )
-        return self._engine.add(stored)
 
     async def stop(
         self,
