@@ -47,6 +47,9 @@ Files:
 """
 
 
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
 class _Verbs(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(_MODULES)
@@ -71,7 +74,7 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Verbs, epilog=_EPILOG, context_settings=_SETTINGS)
 @click.option("-f", "--file", "files", multiple=True, help="A Compose file; several are merged.")
 @click.option(
     "-p", "--project-name", "project", help="Name of the project (default: from the file or directory)."

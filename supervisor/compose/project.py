@@ -59,10 +59,11 @@ def load_project(
     env_files: Sequence[str] = (),
     profiles: Sequence[str] = (),
     services: Sequence[str] = (),
+    default_name: str | None = None,
 ) -> Loaded:
     """Load a project from its Compose files ("-" is standard input), the later over the earlier.
 
-    project_name: -p; else COMPOSE_PROJECT_NAME, `name:`, the name of the project directory.
+    project_name: -p; else COMPOSE_PROJECT_NAME, `name:`, default_name, the name of the project directory.
     project_dir: where relative paths and `.env` are; by default the directory of the first file.
     env: the shell's variables; os.environ is not read. env_files: instead of `.env`.
     profiles: active ones; by default COMPOSE_PROFILES. services: only these and what they depend on.
@@ -75,7 +76,7 @@ def load_project(
     documents = [document for file in files for document in _read(file, findings)]
     if not files:
         findings.error(Mark(""), "", "no Compose file is named", "name one with -f FILE")
-    name = _project_name(documents, project_name, directory, variables, findings)
+    name = _project_name(documents, project_name, default_name or directory, variables, findings)
     variables["COMPOSE_PROJECT_NAME"] = name
 
     interpolation = _Interpolation(variables, findings)

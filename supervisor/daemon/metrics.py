@@ -2,7 +2,7 @@
 
 Names and labels by the practices that promlint checks: base units, `_total` on counters only, one series for
 each state with a `state` label. `service` is what Compose calls it; where Prometheus has such a target label,
-it arrives as `exported_service`. docs/operations.md lists all families.
+it arrives as `exported_service`. docs/metrics.md lists all families.
 """
 
 from __future__ import annotations
