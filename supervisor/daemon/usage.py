@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from supervisor.kernel.cgroups import Cgroup, CgroupSetup
+from supervisor.kernel.cgroups import Cgroup
+from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.kernel.usage import Usage, read_usage
 
 

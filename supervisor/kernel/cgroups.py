@@ -2,7 +2,7 @@
 
 A run has one path below the mount point of every hierarchy that it uses. On v2 and hybrid hosts it always
 has a cgroup in the v2 hierarchy (kill, freeze, events); on hybrid and v1 also one in the v1 controllers that
-it needs. Which hierarchies there are is detected by their files, never assumed.
+it needs. `hierarchies` says which there are.
 """
 
 from __future__ import annotations
@@ -11,20 +11,9 @@ import contextlib
 import errno
 import math
 import os
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
-from supervisor.kernel import syscalls
-
-_CONTROLLERS = ("memory", "cpu", "pids")
-_V1 = ("memory", "cpu", "cpuacct", "pids", "freezer")
-
-
-class CgroupSetup(NamedTuple):
-    """What the host has. unified: where v2 is mounted. v1: mount points by controller."""
-
-    mode: Literal["unified", "hybrid", "legacy"]
-    unified: str | None
-    v1: dict[str, str]
+from supervisor.kernel.hierarchies import CgroupSetup, enable_controllers, read_text, write_text
 
 
 class Limits(Protocol):
@@ -44,19 +33,6 @@ class Limits(Protocol):
     def cpu_shares(self) -> int | None: ...
     @property
     def pids(self) -> int | None: ...
-
-
-def detect(root: str = "/sys/fs/cgroup") -> CgroupSetup:
-    """Look at the hierarchies below `root`. Raises OSError (ENOENT) if there is none that can be used."""
-    if os.path.exists(f"{root}/cgroup.controllers"):
-        return CgroupSetup("unified", root, {})
-    v1 = {name: f"{root}/{name}" for name in _V1 if os.path.exists(f"{root}/{name}/cgroup.procs")}
-    unified = f"{root}/unified" if os.path.exists(f"{root}/unified/cgroup.controllers") else None
-    if unified is not None:
-        return CgroupSetup("hybrid", unified, v1)
-    if "freezer" in v1 or "memory" in v1 or "pids" in v1:
-        return CgroupSetup("legacy", None, v1)
-    raise OSError(errno.ENOENT, f"cannot find cgroups below {root}: mount cgroup2 there")
 
 
 def weight_of_shares(shares: int) -> int:
@@ -180,7 +156,7 @@ class Cgroup:
             if controller == "memory":
                 # Without it children's pages would not count (always so since Linux 5.11).
                 with contextlib.suppress(OSError):
-                    _write(f"{directory}/memory.use_hierarchy", "1")
+                    write_text(f"{directory}/memory.use_hierarchy", "1")
         for controller, name, text in rows:
             _limit(f"{self._v1[controller]}/{name}", text, controller)
 
@@ -241,7 +217,7 @@ class Cgroup:
         if self.setup.unified is None:
             return False
         try:
-            _write(f"{self.setup.unified}/{self.path}/cgroup.kill", "1")
+            write_text(f"{self.setup.unified}/{self.path}/cgroup.kill", "1")
         except FileNotFoundError:
             return not os.path.isdir(f"{self.setup.unified}/{self.path}")
         return True
@@ -249,9 +225,9 @@ class Cgroup:
     def freeze(self, frozen: bool) -> None:
         """Ask for it; `is_frozen` tells when it is so."""
         if self.setup.unified is not None:
-            _write(f"{self.setup.unified}/{self.path}/cgroup.freeze", "1" if frozen else "0")
+            write_text(f"{self.setup.unified}/{self.path}/cgroup.freeze", "1" if frozen else "0")
         else:
-            _write(f"{self._freezer()}/freezer.state", "FROZEN" if frozen else "THAWED")
+            write_text(f"{self._freezer()}/freezer.state", "FROZEN" if frozen else "THAWED")
 
     def is_frozen(self) -> bool:
         """Whether all of it is frozen now."""
@@ -323,88 +299,9 @@ class Cgroup:
         return read_text(f"{self.setup.unified}/{self.path}/cgroup.events")
 
 
-def enable_controllers(mount: str, path: str) -> None:
-    """Make `path` below a v2 mount, and have its children controlled for memory, cpu and pids.
-
-    Only what is missing is written, so a part of the tree that systemd owns and delegated is left alone.
-    A controller that the host does not give is left out: a limit that needs it then fails. Raises OSError.
-    """
-    directory = mount
-    for part in ("", *filter(None, path.split("/"))):
-        directory = f"{directory}/{part}" if part else directory
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory)
-        active = read_text(f"{directory}/cgroup.subtree_control").split()
-        missing = [name for name in _CONTROLLERS if name not in active]
-        if not missing or set(missing).isdisjoint(read_text(f"{directory}/cgroup.controllers").split()):
-            continue
-        available = read_text(f"{directory}/cgroup.controllers").split()
-        for name in missing:
-            if name in available:
-                _write(f"{directory}/cgroup.subtree_control", f"+{name}")
-
-
-def enter_leaf(setup: CgroupSetup, base: str, leaf: str = "launcher") -> None:
-    """Move this process, and on v2 every process of `base` itself, into the cgroup `base/leaf`.
-
-    Inner cgroups of v2 with controllers must have no processes of their own. Raises OSError.
-    """
-    if setup.unified is not None:
-        directory = f"{setup.unified}/{base}/{leaf}"
-        os.makedirs(directory, exist_ok=True)
-        _write(f"{directory}/cgroup.procs", "0")
-        if base.strip("/"):
-            for pid in read_text(f"{setup.unified}/{base}/cgroup.procs").split():
-                with contextlib.suppress(ProcessLookupError):
-                    _write(f"{directory}/cgroup.procs", pid)
-    if setup.mode != "unified":
-        # systemd looks for the processes of its units in its own v1 hierarchy.
-        any_v1 = next(iter(setup.v1.values()), "")
-        named = f"{os.path.dirname(any_v1)}/systemd/{base}/cgroup.procs"
-        if any_v1 and os.path.exists(named):
-            _write(named, "0")
-
-
-def remove_empty(setup: CgroupSetup, base: str) -> None:
-    """Remove the cgroups of `base` and below in every hierarchy, as far as no process is in them."""
-    mounts = [*([setup.unified] if setup.unified else []), *setup.v1.values()]
-    for mount in dict.fromkeys(mounts):
-        for directory, _, _ in os.walk(f"{mount}/{base}", topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
-
-
-def favor_moves(setup: CgroupSetup, mountinfo: str = "/proc/self/mountinfo") -> bool:
-    """Make moving a process between cgroups quick (mount option favordynmods, Linux 6.0); whether it is now.
-
-    Each move otherwise waits for a grace period of RCU, 5 to 10 ms, and into a v1 cgroup there is no way but
-    a move. The price is a little time of every fork and exit on the host (cgroup-v2.rst). Pure v2 needs no
-    move: there a process is born in its cgroup, and nothing is changed.
-    """
-    if setup.mode == "unified":
-        return True
-    place = setup.unified or setup.v1.get("memory") or next(iter(setup.v1.values()))
-    for line in read_text(mountinfo).splitlines():
-        mount, _, system = line.partition(" - ")
-        if mount.split()[4] != os.path.realpath(place):
-            continue
-        fstype, _, options = system.split()[:3]
-        # A remount sets all options of the file system, so the ones that it has are given again.
-        kept = [word for word in options.split(",") if word not in ("rw", "ro")]
-        if "favordynmods" in kept:
-            return True
-        data = ",".join([*kept, "favordynmods"])
-        try:
-            syscalls.mount(fstype, place, fstype, syscalls.MS_REMOUNT, data.encode())
-        except OSError:
-            return False  # an older kernel, or one that does not let us: slower, no less right
-        return True
-    return False
-
-
 def _limit(path: str, text: str, controller: str) -> None:
     try:
-        _write(path, text)
+        write_text(path, text)
     except FileNotFoundError:
         name = os.path.basename(path)
         if name in _OPTIONAL:
@@ -412,28 +309,6 @@ def _limit(path: str, text: str, controller: str) -> None:
         raise OSError(
             errno.ENOTSUP, f"cannot set {name}: the host has no {controller} controller here"
         ) from None
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        raise OSError(error.errno, f"write({path}, {text}): {error.strerror}") from None
-    finally:
-        os.close(fd)
-
-
-def read_text(path: str) -> str:
-    """A file of a cgroup. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
-    finally:
-        os.close(fd)
 
 
 def keyed(text: str) -> dict[str, int]:

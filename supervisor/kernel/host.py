@@ -72,25 +72,6 @@ class Features:
     seccomp_filter: Feature  # 3.5, seccomp(2) 3.17
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroups:
-    """How cgroups are mounted.
-
-    v2: one hierarchy. hybrid: version 1 controllers and a version 2 hierarchy beside them, which has
-    cgroup.kill, freezing and events. v1: only version 1. none: nothing is mounted.
-    unified: mount point of the version 2 hierarchy, or None.
-    controllers: each controller that can be used and the mount point of its hierarchy.
-    """
-
-    mode: Literal["v2", "hybrid", "v1", "none"]
-    unified: str | None
-    controllers: tuple[tuple[str, str], ...]
-
-    def mount_of(self, controller: str) -> str | None:
-        """Mount point of a controller's hierarchy, or None where it cannot be used."""
-        return dict(self.controllers).get(controller)
-
-
 @functools.cache
 def boot_id() -> str:
     """The random name of this boot: the same until the host starts again. Raises OSError without /proc."""
@@ -149,63 +130,6 @@ def features() -> Features:
     return _features()
 
 
-def cgroups(mountinfo: str | None = None, root: str = "/") -> Cgroups:
-    """How cgroups are mounted, from the text of a mountinfo (this process's unless given).
-
-    Version 2 controllers are read from cgroup.controllers at the root of the hierarchy, below `root`.
-    """
-    if mountinfo is None:
-        mountinfo = Path("/proc/self/mountinfo").read_text()
-    unified: str | None = None
-    found: dict[str, str] = {}
-    legacy = False
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        target = before.split(" ")[4]
-        fstype, _, options = [*after.split(" "), "", "", ""][:3]
-        if fstype == "cgroup2":
-            unified = unified or target
-        elif fstype == "cgroup":
-            legacy = True
-            for option in options.split(","):
-                if option in _CONTROLLERS:
-                    found.setdefault(option, target)
-    if unified is not None:
-        listed = _read(Path(root) / unified.lstrip("/") / "cgroup.controllers").split()
-        found.update({name: unified for name in listed if name not in found})
-    mode: Literal["v2", "hybrid", "v1", "none"]
-    match (unified is not None, legacy):
-        case (True, False):
-            mode = "v2"
-        case (True, True):
-            mode = "hybrid"
-        case (False, True):
-            mode = "v1"
-        case _:
-            mode = "none"
-    return Cgroups(mode, unified, tuple(sorted(found.items())))
-
-
-_CONTROLLERS = frozenset(
-    [
-        "cpu",
-        "cpuacct",
-        "cpuset",
-        "memory",
-        "devices",
-        "freezer",
-        "blkio",
-        "io",
-        "pids",
-        "hugetlb",
-        "rdma",
-        "misc",
-        "dmem",
-        "perf_event",
-        "net_cls",
-        "net_prio",
-    ]
-)
 # Numbers that amd64 and arm64 share (scripts/syscall.tbl): calls since Linux 5.1 have one everywhere.
 _NR: Mapping[str, int] = {
     "pidfd_send_signal": 424,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from supervisor.kernel.cgroups import Cgroup, keyed, read_text
+from supervisor.kernel.cgroups import Cgroup, keyed
+from supervisor.kernel.hierarchies import read_text
 
 _UNLIMITED = 1 << 62  # v1 writes "no limit" as the largest number of pages
 

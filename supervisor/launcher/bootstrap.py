@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from supervisor.kernel import cgroups, process
+from supervisor.kernel import hierarchies, process
 from supervisor.kernel import syscalls as sc
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
@@ -92,7 +92,7 @@ def lock(run_dir: str) -> int:
     return fd
 
 
-def harden(cgroup_base: str | None) -> cgroups.CgroupSetup:
+def harden(cgroup_base: str | None) -> hierarchies.CgroupSetup:
     """What the launcher is for its life: subreaper, non-dumpable, with all descriptors it may have.
 
     Raises StartError.
@@ -102,13 +102,12 @@ def harden(cgroup_base: str | None) -> cgroups.CgroupSetup:
         process.hide_memory()
         os.umask(0o022)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Soft is hard, as Docker's services have it; at most 1,048,576, or programs that close all hang.
+        # For the launcher alone, which has some for each service; a plan has the service's own limit.
         limit = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-        setup = cgroups.detect()
+        setup = hierarchies.detect()
         if cgroup_base is not None:
-            cgroups.enter_leaf(setup, cgroup_base)
-        cgroups.favor_moves(setup)
+            hierarchies.enter_leaf(setup, cgroup_base)
     except OSError as error:
         raise StartError(f"cannot set up the launcher: {error.strerror}") from error
     with contextlib.suppress(OSError):  # needs CAP_SYS_RESOURCE, without which it stays as it is

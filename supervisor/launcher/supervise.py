@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor.kernel import process
-from supervisor.kernel.cgroups import Cgroup, CgroupSetup
+from supervisor.kernel.cgroups import Cgroup
+from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.launcher import codec, plan, protocol
 from supervisor.launcher.daemonlink import DaemonLink
 from supervisor.launcher.loglink import LogLink

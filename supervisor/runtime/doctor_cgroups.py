@@ -19,26 +19,28 @@ _LIMITS = (
 def setup(examined: Examined) -> Iterator[Check]:
     """The mode that was detected."""
     found = examined.cgroups
-    names = ", ".join(name for name, _ in found.controllers) or "none"
-    detail = f"{found.mode}; controllers: {names}"
+    if found is None:
+        yield Check("cgroups", "fail", "no cgroup hierarchy is mounted", _MOUNT_V2)
+        return
+    names = ", ".join(found.controllers()) or "none"
     match found.mode:
-        case "v2" | "hybrid":
-            yield Check("cgroups", "ok", detail)
-        case "v1":
+        case "unified":
+            yield Check("cgroups", "ok", f"v2; controllers: {names}")
+        case "hybrid":
+            yield Check("cgroups", "ok", f"hybrid; controllers: {names}")
+        case "legacy":
             yield Check(
                 "cgroups",
                 "warn",
-                f"{detail}; services are killed by their pid namespace only",
+                f"v1; controllers: {names}; services are killed by their pid namespace only",
                 f"mount the version 2 hierarchy beside it: {_MOUNT_V2}",
             )
-        case "none":
-            yield Check("cgroups", "fail", "no cgroup hierarchy is mounted", _MOUNT_V2)
 
 
 def limits(examined: Examined) -> Iterator[Check]:
     """Memory, CPU and process limits, by looking into a cgroup that was made for it; and swap."""
     for controller, v2_file, v1_file, key in _LIMITS:
-        mount = examined.cgroups.mount_of(controller)
+        mount = examined.mount_of(controller)
         name = f"limit {key}"
         if mount is None:
             yield Check(
@@ -57,7 +59,7 @@ def limits(examined: Examined) -> Iterator[Check]:
                 "run it as root, with cgroups mounted writable",
             )
             continue
-        v2 = mount == examined.cgroups.unified
+        v2 = mount == examined.unified
         parent = os.path.dirname(made)
         if v2 and controller not in _words(f"{parent}/cgroup.controllers"):
             yield Check(
@@ -79,13 +81,13 @@ def limits(examined: Examined) -> Iterator[Check]:
 
 
 def _swap(examined: Examined) -> Iterator[Check]:
-    mount = examined.cgroups.mount_of("memory")
+    mount = examined.mount_of("memory")
     if mount is None:
         return
     made = examined.trial_cgroup(mount)
     if isinstance(made, OSError):
         return
-    v2 = mount == examined.cgroups.unified
+    v2 = mount == examined.unified
     if v2 and "memory" not in _words(f"{os.path.dirname(made)}/cgroup.subtree_control"):
         # Its files appear when the launcher switches the controller on; until then ask the kernel.
         counted = "swapaccount=0" not in _words("/proc/cmdline")
@@ -104,9 +106,9 @@ def _swap(examined: Examined) -> Iterator[Check]:
 
 def control(examined: Examined) -> Iterator[Check]:
     """cgroup.kill and freezing."""
-    unified = examined.cgroups.unified
+    unified = examined.unified
     if unified is None:
-        freezer = examined.cgroups.mount_of("freezer")
+        freezer = examined.mount_of("freezer")
         if freezer is None:
             yield Check("pause", "warn", "no freezer: `pause` does not work", _controller_remedy("freezer"))
         else:

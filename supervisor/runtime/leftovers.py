@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from supervisor.core.paths import Paths
-from supervisor.kernel.host import Cgroups
+from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.runtime.hostmounts import HostMount
 
 # Below the base of all cgroups, beside those of the instances.
@@ -35,7 +35,7 @@ class Leftover:
 def leftovers(
     paths: Paths,
     known_instances: frozenset[str],
-    cgroups: Cgroups,
+    cgroups: CgroupSetup | None,
     mounts: list[HostMount],
     cgroup_base: str = "shipkeeper",
 ) -> tuple[Leftover, ...]:
@@ -63,11 +63,8 @@ def _mounts(paths: Paths, mounts: list[HostMount]) -> Iterator[Leftover]:
             yield Leftover("mount", target, "")
 
 
-def _cgroups(known: frozenset[str], cgroups: Cgroups, base: str) -> Iterator[Leftover]:
-    roots = {mount for _, mount in cgroups.controllers}
-    if cgroups.unified is not None:
-        roots.add(cgroups.unified)
-    for root in sorted(roots):
+def _cgroups(known: frozenset[str], cgroups: CgroupSetup | None, base: str) -> Iterator[Leftover]:
+    for root in sorted(cgroups.places()) if cgroups is not None else ():
         parent = f"{root}/{base.strip('/')}"
         for name in _names(parent):
             if name not in known and name not in _OWN_CGROUPS and os.path.isdir(f"{parent}/{name}"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from supervisor.core.paths import Paths
-from supervisor.kernel import cgroups
+from supervisor.kernel import hierarchies
 from supervisor.launcher import plan, protocol
 from supervisor.launcher.client import LauncherClient
 
@@ -31,7 +31,7 @@ class Bench:
         self.paths = Paths(f"{base}/state", f"{base}/run")
         os.makedirs(self.paths.root_mountpoint)
         self.cgroup_base = f"shipkeeper-test-{os.path.basename(base)}"
-        self.setup = cgroups.detect()
+        self.setup = hierarchies.detect()
         self.events: list[Any] = []
         self.lost = False
         self._news = asyncio.Event()

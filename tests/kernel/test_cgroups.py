@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import cgroups
-from supervisor.kernel.cgroups import Cgroup, CgroupSetup
+from supervisor.kernel.cgroups import Cgroup
+from supervisor.kernel.hierarchies import CgroupSetup, detect
 from supervisor.kernel.usage import read_usage
 from supervisor.launcher.plan import Limits
 
@@ -28,7 +29,7 @@ FULL = Limits(64 << 20, 96 << 20, 32 << 20, 50_000, 100_000, 512, 20)
 @pytest.fixture(params=["detected", "legacy"])
 def setup(request: pytest.FixtureRequest) -> Iterator[CgroupSetup]:
     """What this host has, and its v1 controllers alone; nothing of ours remains."""
-    found = cgroups.detect()
+    found = detect()
     if request.param == "legacy":
         if not {"memory", "freezer", "cpuacct"} <= set(found.v1):
             pytest.skip("needs v1 controllers: this host has cgroup v2 only")
@@ -60,40 +61,6 @@ def enter(cgroup: Cgroup, pid: int) -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize(
-    ("files", "mode", "v1"),
-    [
-        (["cgroup.controllers"], "unified", set()),
-        (
-            ["unified/cgroup.controllers", "memory/cgroup.procs", "pids/cgroup.procs"],
-            "hybrid",
-            {"memory", "pids"},
-        ),
-        (
-            ["memory/cgroup.procs", "cpu/cgroup.procs", "freezer/cgroup.procs"],
-            "legacy",
-            {"memory", "cpu", "freezer"},
-        ),
-    ],
-)
-def test_the_kind_of_host_is_seen_by_its_files(
-    tmp_path: Path, files: list[str], mode: str, v1: set[str]
-) -> None:
-    """Pure v2, hybrid and pure v1 are told apart."""
-    for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = cgroups.detect(str(tmp_path))
-    assert (found.mode, set(found.v1)) == (mode, v1)
-    assert (found.unified is None) == (mode == "legacy")
-
-
-def test_a_host_without_cgroups_is_an_error(tmp_path: Path) -> None:
-    """The text says what to do."""
-    with pytest.raises(OSError, match="mount cgroup2"):
-        cgroups.detect(str(tmp_path))
-
-
 def test_limits_become_what_docker_writes() -> None:
     """Swap is memory plus swap in v1, swap alone in v2; unlimited swap; nothing for what is not limited."""
     assert cgroups.v2_files(FULL) == [
@@ -116,22 +83,6 @@ def test_limits_become_what_docker_writes() -> None:
 def test_shares_become_weights_as_in_runc(shares: int, weight: int) -> None:
     """The ends and Docker's default are fixed points."""
     assert cgroups.weight_of_shares(shares) == weight
-
-
-def test_controllers_that_are_active_are_not_written_again(tmp_path: Path) -> None:
-    """A part of the tree that systemd delegates is left alone; what is missing is asked for."""
-    for directory, active in (
-        (tmp_path, "cpu memory pids"),
-        (tmp_path / "unit", ""),
-        (tmp_path / "unit/x", ""),
-    ):
-        directory.mkdir(exist_ok=True)
-        (directory / "cgroup.controllers").write_text("cpu memory pids")
-        (directory / "cgroup.subtree_control").write_text(active)
-    (tmp_path / "cgroup.subtree_control").chmod(0o400)
-    cgroups.enable_controllers(str(tmp_path), "unit/x")
-    assert (tmp_path / "cgroup.subtree_control").read_text() == "cpu memory pids"
-    assert (tmp_path / "unit/cgroup.subtree_control").read_text().startswith("+")
 
 
 @needs_root
@@ -235,21 +186,3 @@ def test_freezing_works_in_every_hierarchy(setup: CgroupSetup, sleeper: subproce
     sleeper.wait()
     while not cgroup.remove():
         pass
-
-
-@needs_root
-def test_a_launchers_leaf_is_entered_and_left(setup: CgroupSetup) -> None:
-    """The process goes into `base/launcher` of the v2 hierarchy, where there is one."""
-    if setup.unified is None:
-        pytest.skip("needs cgroup v2")
-    code = f"""
-import os
-from supervisor.kernel import cgroups
-setup = cgroups.detect()
-cgroups.enter_leaf(setup, {BASE!r})
-print([line for line in open("/proc/self/cgroup").read().split() if line.startswith("0:")])
-"""
-    done = subprocess.run(
-        ["python3", "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
-    )
-    assert f"0::/{BASE}/launcher" in done.stdout

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.paths import Paths
-from supervisor.kernel import host, seccomp
+from supervisor.kernel import seccomp
+from supervisor.kernel.hierarchies import detect
 from supervisor.runtime.doctor import Check, leftovers, run_checks, worst
 from supervisor.runtime.hostmounts import parse_mountinfo
 
@@ -75,8 +76,7 @@ def line(checks: list[Check] | tuple[Check, ...], name: str) -> Check:
 
 def traces(paths: Paths) -> tuple[object, ...]:
     """What a doctor might leave behind."""
-    cgroups = host.cgroups()
-    roots = sorted({mount for _, mount in cgroups.controllers} | {cgroups.unified or ""} - {""})
+    roots = sorted(detect().places())
     mine = [root for root in roots if any("doctor-" in name for name in os.listdir(root))]
     return sorted(os.listdir(paths.state_dir)), sorted(os.listdir(paths.run_dir)), mine
 
@@ -263,7 +263,7 @@ def test_leftovers_are_what_no_known_instance_owns(paths: Paths) -> None:
     """Directories and cgroups of known instances are none; a cgroup with processes is more than litter."""
     for instance in ("known", "dead"):
         os.makedirs(f"{paths.instances}/{instance}/upper")
-    cgroups = host.cgroups()
+    cgroups = detect()
     if cgroups.unified is None:
         pytest.skip("needs a version 2 hierarchy, alone or beside version 1")
     base = f"shipkeeper-test-{os.getpid()}"

@@ -15,11 +15,6 @@ from supervisor.kernel import host
 
 pytestmark = pytest.mark.kernel
 
-V2 = "30 24 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
-V1 = "32 31 0:27 / /sys/fs/cgroup/{0} rw - cgroup cgroup rw,{0}\n"
-NAMED = "40 31 0:35 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
-UNIFIED = "41 31 0:36 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-
 
 def test_the_boot_id_is_the_kernels() -> None:
     """The same as sysctl's, without a line end."""
@@ -81,36 +76,6 @@ def test_capabilities_are_those_of_the_process() -> None:
     finally:
         child.kill()
         child.wait()
-
-
-@pytest.mark.parametrize(
-    ("mountinfo", "mode", "unified", "memory"),
-    [
-        (V2, "v2", "/sys/fs/cgroup", "/sys/fs/cgroup"),
-        (V1.format("memory") + NAMED, "v1", None, "/sys/fs/cgroup/memory"),
-        (V1.format("memory") + NAMED + UNIFIED, "hybrid", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"),
-        (V1.format("cpu") + UNIFIED, "hybrid", "/sys/fs/cgroup/unified", None),
-        ("22 1 254:0 / / rw - ext4 /dev/vda rw\n", "none", None, None),
-    ],
-)
-def test_the_cgroup_setup_is_read_from_the_mounts(
-    tmp_path: Path, mountinfo: str, mode: str, unified: str | None, memory: str | None
-) -> None:
-    """Every setup that distributions have; a controller is where it can be used."""
-    (tmp_path / "sys/fs/cgroup/unified").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text("cpu memory pids\n")
-    (tmp_path / "sys/fs/cgroup/unified/cgroup.controllers").write_text("hugetlb\n")
-    found = host.cgroups(mountinfo, str(tmp_path))
-    assert (found.mode, found.unified, found.mount_of("memory")) == (mode, unified, memory)
-
-
-def test_this_hosts_cgroups_are_where_they_are_said_to_be() -> None:
-    """This process is somewhere in each hierarchy that was named."""
-    listed = Path("/proc/self/cgroup").read_text().splitlines()
-    mine = {name for entry in listed for name in entry.split(":")[1].split(",")}
-    for controller, mount in host.cgroups().controllers:
-        assert "cgroup.procs" in os.listdir(mount)
-        assert controller in mine or mount == host.cgroups().unified
 
 
 def test_the_distribution_is_named() -> None:
