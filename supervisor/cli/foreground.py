@@ -15,7 +15,8 @@ from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
 from supervisor.cli import output
 from supervisor.cli.client import Client
-from supervisor.cli.host import reporter, until_signal
+from supervisor.cli.host import until_signal
+from supervisor.cli.journal import Journal
 from supervisor.cli.logview import LogView, wants_colour
 from supervisor.core.model import Project
 from supervisor.daemon.app import Daemon
@@ -30,7 +31,7 @@ async def run_foreground(settings: Settings, project: Project) -> None:
     """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
     ended = until_signal()
     view = _view()
-    daemon = Daemon(settings, reporter(settings))
+    daemon = Daemon(settings, Journal(settings).report)
     await daemon.start()
     tasks: list[asyncio.Task[None]] = []
     try:

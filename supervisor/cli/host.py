@@ -3,80 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import faulthandler
 import os
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
+from supervisor.cli.journal import Journal
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.state import StateError
+from supervisor.daemon.systemd import SystemdError, is_ending, notify, watchdog_s
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 
 
-def reporter(settings: Settings) -> Callable[[str], None]:
-    """Lines for the operator: JSON for a journal, words for a terminal."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not os.isatty(2))
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
-    log = structlog.get_logger()
-
-    def report(text: str) -> None:
-        log.warning(text)
-
-    return report
-
-
-def notify(state: str) -> None:
-    """sd_notify(3): tell systemd, if it asked to be told."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-
-
 async def run_daemon(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT; the services run on."""
+    """Until SIGTERM or SIGINT. The services run on, unless systemd is ending their unit as well."""
     ended = until_signal()
-    report = reporter(settings)
-    daemon = Daemon(settings, report)
-    await daemon.start()
+    log = Journal(settings)
+    # What hangs for longer than the watchdog bears is ended by SIGABRT: then say where it was.
+    faulthandler.enable()
+    notify("STATUS=starting")
     loop = asyncio.get_running_loop()
-    reading: list[asyncio.Task[None]] = []
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # they are read after the start anyway
+    daemon = Daemon(settings, log.report)
+    await daemon.start()
+    daemon.engine.subscribers.add(log.event)
+    reading: set[asyncio.Task[None]] = set()
 
     def read_projects() -> None:
-        reading[:] = [task for task in reading if not task.done()]
-        reading.append(loop.create_task(_bring_up_files(daemon, report)))
+        task = loop.create_task(_bring_up_files(daemon, log.report))
+        reading.add(task)
+        task.add_done_callback(reading.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, read_projects)
+    services = False
     try:
         async with serve(daemon), serve_metrics(daemon):
-            notify("READY=1")
-            read_projects()
-            interval = float(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+            loop.add_signal_handler(signal.SIGHUP, read_projects)
+            notify("READY=1", "STATUS=supervising; see `shipkeeper ps`")
+            if not ended.done():
+                read_projects()
+            interval_s = watchdog_s(os.environ, os.getpid())
             while not ended.done():
-                await asyncio.wait([ended], timeout=interval or None)
+                await asyncio.wait([ended], timeout=interval_s)
                 notify("WATCHDOG=1")
             notify("STOPPING=1")
+            for task in reading:
+                task.cancel()
+            services = await _services_end_too(settings, log.report)
     finally:
-        await daemon.stop(services=False)
+        await daemon.stop(services=services)
+
+
+async def _services_end_too(settings: Settings, report: Callable[[str], None]) -> bool:
+    """Whether the services are to be stopped with the daemon. Where systemd cannot be asked they live on."""
+    if not settings.services_unit:
+        return False
+    try:
+        return await is_ending(settings.services_unit)
+    except SystemdError as error:
+        report(f"{error}; the services are left running")
+        return False
 
 
 async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None:

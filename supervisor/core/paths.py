@@ -102,6 +102,11 @@ class Paths:
         return f"{self.run_dir}/root"
 
     @property
+    def cgroup_base(self) -> str:
+        """Holds the path of the cgroup above those of all instances (owner: daemon; read by `doctor`)."""
+        return f"{self.run_dir}/cgroup-base"
+
+    @property
     def seccomp(self) -> str:
         """Compiled seccomp programs, `<digest>.bpf` (owner: kernel.seccomp)."""
         return f"{self.run_dir}/seccomp"

@@ -1,6 +1,6 @@
 """The daemon: everything put together, started in order and ended in order.
 
-Order of a start: lock, directories, database, host view, launcher (its State is matched with what is
+Order of a start: lock, directories, cgroup, database, host view, launcher (its State is matched with what is
 stored); only after that are services started that the policies bring back. A lost launcher is replaced, and
 the survivors are handed to the new one.
 """
@@ -23,9 +23,12 @@ from supervisor.daemon.execs import Execs
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
+from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import StateDatabase
+from supervisor.daemon.systemd import SystemdError, patience, services_cgroup
 from supervisor.kernel import host
-from supervisor.kernel.cgroups import Cgroup, detect, remove_empty
+from supervisor.kernel.cgroups import Cgroup
+from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError
 
@@ -49,21 +52,28 @@ class Daemon:
         self._launcher: LauncherClient | None = None
         self._state_seen: asyncio.Future[protocol.State] | None = None
         self._log_counts: asyncio.Future[protocol.LogCounted] | None = None
+        self._leaving = False
         self._closing = False
         self._launcher_pid = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Task[None] | None = None
         self.cgroup_base = cgroup_base(settings.state_dir)
         self.database: StateDatabase
         self.engine: Engine
         self.projects: Projects
         self.plans: LaunchPlans
-        self.cgroups = detect()
+        self.cgroups: CgroupSetup
         self.execs = Execs()
         self.ready = False
 
     async def start(self) -> None:
         """Raises DaemonError, StateError, LauncherError, HostError."""
         self._prepare_directories()
+        try:
+            self.cgroups = detect()
+            await self._find_cgroup()
+        except (SystemdError, OSError) as error:
+            raise DaemonError(getattr(error, "strerror", None) or str(error)) from error
         self.database = StateDatabase(self.paths.database, self._report)
         plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
         self.engine = Engine(self.database, plans.plan, self._report)
@@ -82,17 +92,25 @@ class Daemon:
         if starting:
             why = "the supervisor started" if same_boot else "the host booted"
             entries = [self.engine.entries[name] for name in starting]
-            self._background(self.projects.start(entries, why))
+            self._starting = self._background(self.projects.start(entries, why))
+
+    def leave(self) -> None:
+        """From now on nothing is started that does not run already; before the end of all services."""
+        self._leaving = True
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def stop(self, *, services: bool) -> None:
         """Let go of everything; with `services`, stop them first, dependents before what they need.
 
         That is no stop by a person: their policies decide at the next start.
         """
-        self._closing = True
         if services:
-            running = list(self.engine.entries.values())
-            await self.projects.stop(running, manual=False, why="the supervisor was shut down")
+            self.leave()
+            ending = Shutdown(self.engine, self.projects, "the supervisor was shut down")
+            async with patience(ending.status):
+                await ending.run(self._report)
+        self._closing = True
         self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
@@ -115,6 +133,10 @@ class Daemon:
         await _gone(self._launcher_pid)
         launcher.close()
         setup = self.cgroups
+        if self.settings.services_unit:
+            # systemd's own process is in there, and the unit is systemd's to remove.
+            remove_empty(setup, self.cgroup_base, keep=True)
+            return
         left: list[int] = []
         with contextlib.suppress(OSError):
             left = Cgroup(setup, f"{self.cgroup_base}/launcher").procs()
@@ -122,14 +144,26 @@ class Daemon:
             await _gone(pid)  # the log writer, which ends after it
         remove_empty(setup, self.cgroup_base)
 
+    async def _find_cgroup(self) -> None:
+        """Where our cgroups are: in the unit that systemd gave us for them, or below a name of our own.
+
+        Asked before each start of a launcher: a unit ends with its last process. Raises SystemdError.
+        """
+        if self.settings.services_unit:
+            self.cgroup_base = await services_cgroup(self.settings.services_unit)
+        Path(self.paths.cgroup_base).write_text(f"{self.cgroup_base}\n")
+
     async def _connect(self, *, same_boot: bool) -> list[str]:
         self._state_seen = asyncio.get_running_loop().create_future()
-        self._launcher = await LauncherClient.connect(
-            self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
-        )
-        self.engine.send = self.execs.send = self._launcher.send
-        self.execs.take_fds = self._launcher.take_fds
-        state = await self._state_seen
+        try:
+            self._launcher = await LauncherClient.connect(
+                self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
+            )
+            self.engine.send = self.execs.send = self._launcher.send
+            self.execs.take_fds = self._launcher.take_fds
+            state = await self._state_seen
+        finally:
+            self._state_seen = None
         self._launcher_pid = state.pid
         return self.engine.adopt(state, same_boot=same_boot)
 
@@ -161,25 +195,31 @@ class Daemon:
         self.execs.lost()
         if not self._closing:
             self.engine.measures.launchers_lost += 1
+        if self._state_seen is not None:  # whoever waits for it tries again
+            if not self._state_seen.done():
+                self._state_seen.set_exception(LauncherError("cannot use the launcher: it died at once"))
+        elif not self._closing:
             self._report("the launcher died; its services run on, and a new one is started")
             self._background(self._reconnect())
 
     async def _reconnect(self) -> None:
         while not self._closing:
             try:
+                await self._find_cgroup()
                 starting = await self._connect(same_boot=True)
-            except LauncherError as error:
+            except (LauncherError, SystemdError, OSError) as error:
                 self._report(f"{error}; trying again in {_RETRY_S:g} s")
                 await asyncio.sleep(_RETRY_S)
                 continue
-            for name in starting:
+            for name in [] if self._leaving else starting:
                 self.engine.post(name, ev.StartRequested("the launcher was replaced"))
             return
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _prepare_directories(self) -> None:
         try:

@@ -29,6 +29,7 @@ class Settings:
     api_group: str = "shipkeeper"
     log_level: str = "info"
     log_format: str = "auto"
+    services_unit: str = ""
     masked_paths: tuple[str, ...] = ()
 
     @property

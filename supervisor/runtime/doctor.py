@@ -44,7 +44,8 @@ def run_checks(
     """Examine the host, in the order in which things must be mended. Takes about a fifth of a second.
 
     known_instances: ids of the instances in the daemon's state; everything of another one is left over.
-    cgroup_base: path of the cgroup above those of all instances, below each hierarchy's mount point.
+    cgroup_base: path of the cgroup above those of all instances, below each hierarchy's mount point, unless
+        a daemon has written down another one.
     Makes nothing that outlives the call and raises nothing: an error in a check is a line that says so.
     """
     host = Examined(paths, known_instances, cgroup_base)

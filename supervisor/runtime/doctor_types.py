@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from supervisor.core.paths import Paths
-from supervisor.kernel import host, seccomp, trial
+from supervisor.kernel import hierarchies, seccomp, trial
 from supervisor.runtime.hostmounts import HostMount, parse_mountinfo
 
 
@@ -34,7 +34,7 @@ class Examined:
     def __init__(self, paths: Paths, known_instances: frozenset[str], cgroup_base: str) -> None:
         self.paths = paths
         self.known_instances = known_instances
-        self.cgroup_base = cgroup_base.strip("/")
+        self.cgroup_base = _cgroup_base(paths) or cgroup_base.strip("/")
         self._made: list[str] = []
 
     @functools.cached_property
@@ -44,9 +44,21 @@ class Examined:
             return parse_mountinfo(file.read())
 
     @functools.cached_property
-    def cgroups(self) -> host.Cgroups:
-        """How cgroups are mounted."""
-        return host.cgroups()
+    def cgroups(self) -> hierarchies.CgroupSetup | None:
+        """How cgroups are mounted; None where they are not."""
+        try:
+            return hierarchies.detect()
+        except OSError:
+            return None
+
+    def mount_of(self, controller: str) -> str | None:
+        """Mount point of a controller's hierarchy, or None where it cannot be used."""
+        return None if self.cgroups is None else self.cgroups.controllers().get(controller)
+
+    @property
+    def unified(self) -> str | None:
+        """Mount point of the v2 hierarchy."""
+        return None if self.cgroups is None else self.cgroups.unified
 
     @functools.cached_property
     def filter(self) -> bytes | seccomp.SeccompError:
@@ -65,8 +77,8 @@ class Examined:
             return problem
         try:
             cgroup = None
-            if self.cgroups.unified is not None:
-                made = self.trial_cgroup(self.cgroups.unified)
+            if self.unified is not None:
+                made = self.trial_cgroup(self.unified)
                 cgroup = None if isinstance(made, OSError) else made
             program = self.filter if isinstance(self.filter, bytes) else None
             return trial.trial(directory, cgroup, program)
@@ -96,6 +108,15 @@ class Examined:
             except OSError:
                 continue
         self._made.clear()
+
+
+def _cgroup_base(paths: Paths) -> str:
+    """What the daemon wrote down, which may be a unit's of systemd; empty where none runs."""
+    try:
+        with open(paths.cgroup_base) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def existing(path: str) -> str:

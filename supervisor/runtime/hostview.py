@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import resource
 import socket
 import stat
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ from supervisor.runtime.hostmounts import HostMount, mount_of, parse_mountinfo
 from supervisor.runtime.layers import OPAQUE
 from supervisor.runtime.masks import BOUND_FILES, Masked, MaskRules, masked_paths
 from supervisor.runtime.plan import HostFacts
+from supervisor.runtime.translate import OPEN_FILES
 
 
 class HostError(Exception):
@@ -196,11 +198,13 @@ def _facts(mounts: list[HostMount]) -> HostFacts:
     status = dict(line.split(":\t", 1) for line in _read("/proc/self/status").splitlines() if ":\t" in line)
     held = int(status["CapPrm"], 16) & int(status["CapBnd"], 16)
     group = mount_of("/sys/fs/cgroup", mounts)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return HostFacts(
         hostname=socket.gethostname(),
         cgroup_v2=group is not None and group.fstype == "cgroup2",
         capabilities=frozenset(number for number in range(held.bit_length()) if held >> number & 1),
         dev_directories=frozenset(name for name in ("pts", "shm", "mqueue") if os.path.isdir(f"/dev/{name}")),
+        open_files=OPEN_FILES[1] if most == resource.RLIM_INFINITY else min(most, OPEN_FILES[1]),
     )
 
 

@@ -23,6 +23,7 @@ from supervisor.runtime.translate import (
     MS_NOEXEC,
     MS_NOSUID,
     MS_RDONLY,
+    OPEN_FILES,
     PlanError,
     capability_numbers,
     cgroup_limits,
@@ -70,12 +71,14 @@ class HostFacts:
     cgroup_v2: the host's only cgroup hierarchy is v2, so a service can be shown its own.
     capabilities: numbers of those that the launcher has.
     dev_directories: which of the directories pts, shm and mqueue the host's /dev has.
+    open_files: the most descriptors that a process may be allowed here.
     """
 
     hostname: str
     cgroup_v2: bool
     capabilities: frozenset[int]
     dev_directories: frozenset[str] = frozenset(("pts", "shm", "mqueue"))
+    open_files: int = OPEN_FILES[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ def exec_process(
         ),
         no_new_privs=spec.security.no_new_privileges and not powerful,
         seccomp=None if powerful or spec.security.seccomp == "unconfined" else seccomp_path,
-        rlimits=rlimits(spec.ulimits),
+        rlimits=rlimits(spec.ulimits, host.open_files),
         oom_score_adj=spec.oom_score_adj,
         tty=tty,
         stdin_open=stdin_open,

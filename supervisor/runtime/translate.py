@@ -131,8 +131,16 @@ def _capability(name: str, where: str) -> int | None:
         raise PlanError(f'invalid {where}: unknown capability: "{name}"; see capabilities(7)') from None
 
 
-def rlimits(ulimits: Iterable[model.Ulimit]) -> list[list[int]]:
-    """[number, soft, hard] of each ulimit, -1 unlimited. Raises PlanError."""
+# DefaultLimitNOFILE= of systemd, and so of a container of Docker since its unit leaves it alone (v25).
+OPEN_FILES = (1024, 524288)
+
+
+def rlimits(ulimits: Iterable[model.Ulimit], open_files: int | None = None) -> list[list[int]]:
+    """[number, soft, hard] of each ulimit, -1 unlimited. Raises PlanError.
+
+    open_files: the most that there can be. Without an ulimit of its own a service has what systemd gives one,
+    for the launcher's own limit is high, and programs that use select() or close all they may have suffer.
+    """
     rows = []
     for limit in ulimits:
         number = RLIMIT_NUMBERS.get(limit.name.lower().removeprefix("rlimit_"))
@@ -147,6 +155,10 @@ def rlimits(ulimits: Iterable[model.Ulimit]) -> list[list[int]]:
                 f" limit: {limit.soft} > {limit.hard}"
             )
         rows.append([number, limit.soft, limit.hard])
+    nofile = RLIMIT_NUMBERS["nofile"]
+    if open_files is not None and all(row[0] != nofile for row in rows):
+        soft, hard = OPEN_FILES
+        rows.append([nofile, min(soft, open_files), min(hard, open_files)])
     return rows
 
 

@@ -253,6 +253,14 @@ def test_ulimits_are_numbered() -> None:
             rlimits([bad])
 
 
+def test_a_service_does_not_inherit_the_supervisors_limit_of_open_files() -> None:
+    """What systemd gives a service, less where the host allows less; a limit of its own goes before."""
+    assert planned().process.rlimits == [[7, 1024, 524288]]
+    assert rlimits([], 4096) == [[7, 1024, 4096]]
+    assert rlimits([], 512) == [[7, 512, 512]]
+    assert planned(ulimits=(Ulimit("nofile", 10, 20),)).process.rlimits == [[7, 10, 20]]
+
+
 def test_limits_are_in_the_units_of_the_cgroup() -> None:
     """cpus is a quota of 100 ms; memory without swap allows as much swap again; no limit is None."""
     got = cgroup_limits(Limits(memory_bytes=64 << 20, cpus=1.5, cpu_shares=512, pids=9))
