@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 
@@ -68,23 +69,44 @@ def attach(mount_fd: int, target_fd: int) -> None:
     sc.move_mount(mount_fd, target_fd, "", sc.MOVE_MOUNT_T_EMPTY_PATH)
 
 
+@functools.cache
+def takes_layers_one_by_one() -> bool:
+    """Whether overlayfs has "lowerdir+" (Linux 6.7). Asked once: a launcher asks before its first child.
+
+    Before Linux 6.5 overlayfs is mounted by the old interface: every option is taken here, whatever it is,
+    and refused only when mounting, with a line in the kernel's log.
+    """
+    context = sc.fsopen("overlay")
+    try:
+        sc.fsconfig_string(context, "no_such_option", "x")
+    except OSError:
+        pass
+    else:
+        os.close(context)
+        return False
+    try:
+        sc.fsconfig_string(context, "lowerdir+", "/")
+    except OSError:
+        return False
+    finally:
+        os.close(context)
+    return True
+
+
 def overlay(lowers: list[str], upper: str | None, work: str | None, *, dev: bool = False) -> int:
     """A detached overlay, as a descriptor owned by the caller. `lowers` is topmost first.
 
-    Never with fewer layers than asked for: where the kernel has no "lowerdir+" (before 6.7) the options go
-    as one string, and one too long for it is an error (the kernel would silently cut it).
+    Never with fewer layers than asked for: where the kernel has no "lowerdir+" the options go as one string,
+    and one too long for it is an error (the kernel would silently cut it).
     """
     attributes = 0 if dev else sc.MOUNT_ATTR_NODEV
+    if not takes_layers_one_by_one():
+        return _overlay_by_one_string(lowers, upper, work, attributes)
     context = sc.fsopen("overlay")
     try:
         sc.fsconfig_string(context, "source", "overlay")
-        try:
-            for lower in lowers:
-                sc.fsconfig_string(context, "lowerdir+", lower)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return _overlay_by_one_string(lowers, upper, work, attributes)
+        for lower in lowers:
+            sc.fsconfig_string(context, "lowerdir+", lower)
         if upper is not None and work is not None:
             sc.fsconfig_string(context, "upperdir", upper)
             sc.fsconfig_string(context, "workdir", work)
@@ -121,7 +143,12 @@ def _overlay_by_one_string(lowers: list[str], upper: str | None, work: str | Non
     data = overlay_options(lowers, upper, work)
     # Only this mount namespace sees it; a clone of it is taken, and the first one goes.
     place = upper or lowers[0]
-    sc.mount("overlay", place, "overlay", sc.MS_NODEV if attributes else 0, data)
+    try:
+        sc.mount("overlay", place, "overlay", sc.MS_NODEV if attributes else 0, data)
+    except OSError as error:
+        # Which path it is the kernel does not say.
+        why = os.strerror(error.errno or 0)
+        raise OSError(error.errno, f"mount(overlay, {os.fsdecode(data)}): {why}") from None
     try:
         return sc.open_tree(sc.AT_FDCWD, place, sc.OPEN_TREE_CLONE)
     finally:

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from supervisor.kernel import hierarchies, process
+from supervisor.kernel import hierarchies, mounts, process
 from supervisor.kernel import syscalls as sc
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
@@ -110,6 +110,8 @@ def harden(cgroup_base: str | None) -> hierarchies.CgroupSetup:
             hierarchies.enter_leaf(setup, cgroup_base)
     except OSError as error:
         raise StartError(f"cannot set up the launcher: {error.strerror}") from error
+    with contextlib.suppress(OSError):  # the first launch will say it
+        mounts.takes_layers_one_by_one()  # kept: children need not ask
     with contextlib.suppress(OSError):  # needs CAP_SYS_RESOURCE, without which it stays as it is
         Path("/proc/self/oom_score_adj").write_text("-900")
     for number in (32, 33):  # a starter may have ignored them, and Python cannot change that in a child
