@@ -255,10 +255,12 @@ def run(prepared: Prepared, launch: plan.LaunchPlan | None) -> NoReturn:
         os._exit(128)
 
 
-def join(prepared: Prepared, target: int, cgroup_fd: int) -> NoReturn:
+def join(prepared: Prepared, target: int) -> NoReturn:
     """In a new child of the launcher: enter the namespaces of `target` (a pidfd), and clone there.
 
-    The launcher becomes the parent of that clone; its pid is told as `["pid", number]`. Never returns.
+    We are in the cgroup of the run already, so the clone is, too: inside a cgroup namespace nobody may go into
+    it who is not below its root, where the hierarchy is mounted with nsdelegate (systemd does that). The
+    launcher becomes the parent of the clone; its pid is told as `["pid", number]`. Never returns.
     """
     try:
         child = _Child(prepared)
@@ -267,8 +269,8 @@ def join(prepared: Prepared, target: int, cgroup_fd: int) -> NoReturn:
             child.stage = "namespaces"
             sc.setns(target, JOINED)
             child.stage = "clone"
-            # A v2 cgroup is entered before the first instruction, the pid namespace by the clone itself.
-            pid, _ = process.clone(0, cgroup_fd=cgroup_fd, sibling=True)
+            # The pid namespace is entered by the clone itself.
+            pid, _ = process.clone(0, sibling=True)
             if pid == 0:
                 run(prepared, None)
             prepared.channel.send(json.dumps(["pid", pid]).encode())

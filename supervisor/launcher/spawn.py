@@ -105,11 +105,11 @@ class Spawner:
             # A signal that is handled in the child would be handled by the launcher's handlers.
             before = signal.pthread_sigmask(signal.SIG_SETMASK, self._everything)
             try:
-                pid, pidfd = process.clone(flags, cgroup_fd=v2 if launch is not None else -1)
+                pid, pidfd = process.clone(flags, cgroup_fd=v2)
                 if pid == 0:
                     if launch is not None:
                         child.run(prepared, launch)
-                    child.join(prepared, target, v2)
+                    child.join(prepared, target)
             except BaseException:
                 channel.close()
                 raise

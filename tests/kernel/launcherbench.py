@@ -185,8 +185,10 @@ class Bench:
 
     async def shut_down(self) -> None:
         """End every run, the launcher and the log writer; remove the cgroups."""
+        launcher = -1
         with contextlib.suppress(Exception):
             state = await self.connect()
+            launcher = state.pid
             for info in state.runs:
                 self.send(protocol.Kill(info.instance, info.run))
             for info in state.runs:
@@ -195,7 +197,7 @@ class Bench:
         if self._client is not None:
             self.send(protocol.Quit())
             with contextlib.suppress(AssertionError):
-                await self.until(lambda: self.lost, "the end of the launcher")
+                await self.until(lambda: self.lost and not alive(launcher), "the end of the launcher")
             self._client.close()
         places = [self.setup.unified, *self.setup.v1.values()]
         for place in places:
