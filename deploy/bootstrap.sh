@@ -3,12 +3,13 @@
 #
 #   sh deploy/bootstrap.sh run      what `make run` needs: venv, mmdebstrap, libseccomp
 #   sh deploy/bootstrap.sh test     the same, and what the tests ask for
+#   sh deploy/bootstrap.sh vm       the same, and qemu for `make test-vm`
 #
 # What is missing is found by looking for the thing itself, so a Python from elsewhere counts too. Nothing is
 # fetched when nothing is missing. PYTHON names the interpreter (python3).
 set -eu
 
-purpose=${1:?"usage: bootstrap.sh run|test"}
+purpose=${1:?"usage: bootstrap.sh run|test|vm"}
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 PATH=$PATH:/usr/sbin:/sbin
@@ -36,14 +37,15 @@ need mmdebstrap has mmdebstrap
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 case $purpose in
 run) ;;
-test)
+test | vm)
     need procps has ps
     need iproute2 has ip
     need kmod has modprobe
     need e2fsprogs has mkfs.ext4
     need zstd has zstd
+    [ "$purpose" = test ] || need qemu-system-x86 has qemu-system-x86_64
     ;;
-*) fail "unknown purpose $purpose: run or test" ;;
+*) fail "unknown purpose $purpose: run, test or vm" ;;
 esac
 
 promtool=.cache/tools/promtool
@@ -71,7 +73,7 @@ fi
     fail "cannot make a virtual environment with $python: its ensurepip is missing; name another with PYTHON="
 
 # promtool alone: Debian's package `prometheus` would start a server on the host.
-if [ "$purpose" = test ] && ! command -v promtool >/dev/null && [ ! -x $promtool ]; then
+if [ "$purpose" != run ] && ! command -v promtool >/dev/null && [ ! -x $promtool ]; then
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         echo "unpacking promtool"
         update

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from supervisor.daemon.measures import Measures
+from supervisor.daemon.metrics import Snapshot, exposition
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -74,6 +78,23 @@ def test_every_alert_says_what_it_means_and_how_bad_it_is() -> None:
             assert rule["labels"]["severity"] in {"critical", "warning", "info"}
             assert rule["annotations"]["summary"]
             assert rule["annotations"]["description"]
+
+
+def test_alerts_name_only_what_the_daemon_exports() -> None:
+    """Every family of a rule is in the exposition; `up` and process_* are those of every target."""
+    parsed = text_string_to_metric_families(exposition(Snapshot((), Measures(), 0.0, 0)).decode())
+    exported = {"up"}
+    for family in parsed:
+        exported.add(
+            {"counter": f"{family.name}_total", "histogram": f"{family.name}_bucket"}.get(
+                family.type, family.name
+            )
+        )
+    rules = yaml.safe_load((PROMETHEUS / "rules.yaml").read_text())
+    texts = [re.sub(r"\{[^}]*\}", "", rule["expr"]) for group in rules["groups"] for rule in group["rules"]]
+    named = {word for text in texts for word in re.findall(r"\b(?:shipkeeper_|process_)\w+|\bup\b", text)}
+    assert len(named) > 10
+    assert named <= exported
 
 
 def test_units_are_valid_for_systemd(tmp_path: Path) -> None:
