@@ -88,8 +88,8 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
                 )
             ).project
             async for operation, outcome in daemon.projects.up(project, start_down=False):
-                if operation.verb not in ("keep", "start"):
-                    report(f"{operation.verb} {operation.name}: {outcome}")
+                if operation.verb == "orphan":  # what became of the others is told by their events
+                    report(f"{operation.name}: {outcome}")
         except compose.ComposeErrors as error:
             good = False
             for problem in error.problems:

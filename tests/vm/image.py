@@ -63,17 +63,14 @@ class Image:
 
 
 def require_tools() -> None:
-    """Install the host's programs that are missing, through apt-get. Raises RuntimeError where that fails."""
-    missing = sorted({package for program, package in TOOLS.items() if shutil.which(program) is None})
-    if not missing:
-        return
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
+    """Raises RuntimeError where a program of the host is missing."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = [package for program, package in TOOLS.items() if shutil.which(program, path=path) is None]
+    if missing:
         raise RuntimeError(
-            f"cannot build the virtual machine: missing packages; apt-get install {' '.join(missing)}"
+            f"cannot build the virtual machine: {', '.join(missing)} not installed; run"
+            " `sh deploy/bootstrap.sh vm`"
         )
-    _run(apt, "update", "-qq")
-    _run(apt, "install", "-y", "-qq", "--no-install-recommends", *missing)
 
 
 def root_image() -> Image:

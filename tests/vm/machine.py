@@ -55,12 +55,12 @@ class VirtualMachine:
         subprocess.run(["cp", "--sparse=always", str(image.disk), str(self._disk)], check=True)
 
     # --- power ---------------------------------------------------------------------------------------
-    def boot(self) -> None:
-        """Switch on and wait for the agent. Raises MachineError."""
+    def boot(self, arguments: str = "") -> None:
+        """Switch on and wait for the agent. arguments: more of them for the kernel. Raises MachineError."""
         assert self._qemu is None, "is switched on already"
         qemu = shutil.which("qemu-system-x86_64")
         assert qemu is not None
-        append = "root=/dev/vda rw console=ttyS0 quiet panic=5 systemd.show_status=1 mitigations=off"
+        append = f"root=/dev/vda rw console=ttyS0 quiet panic=5 mitigations=off {arguments}"
         self._socket_path.unlink(missing_ok=True)
         self._qemu = subprocess.Popen(
             [
@@ -94,13 +94,13 @@ class VirtualMachine:
         self._send(f"systemd-run --no-block --quiet -- {command}", timeout_s=30)
         self._await_boot(time.monotonic() + BOOT_TIMEOUT_S)
 
-    def power_cut(self) -> None:
+    def power_cut(self, arguments: str = "") -> None:
         """Take the power away at this instant, then boot again from the same disk.
 
         What the guest had not flushed is lost, as with a real disk; the file on this host keeps the rest.
         """
         self.switch_off()
-        self.boot()
+        self.boot(arguments)
 
     def switch_off(self) -> None:
         """Kill the machine. Nothing inside gets to know."""
