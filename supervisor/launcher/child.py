@@ -258,8 +258,8 @@ def run(prepared: Prepared, launch: plan.LaunchPlan | None) -> NoReturn:
 def join(prepared: Prepared, target: int) -> NoReturn:
     """In a new child of the launcher: enter the namespaces of `target` (a pidfd), and clone there.
 
-    We are in the cgroup of the run already, so the clone is, too: inside a cgroup namespace nobody may go into
-    it who is not below its root, where the hierarchy is mounted with nsdelegate (systemd does that). The
+    We are in the run's cgroup already, so the clone is as well: inside a cgroup namespace nobody may enter
+    one who is not below its root, where the hierarchy is mounted with nsdelegate (systemd does that). The
     launcher becomes the parent of the clone; its pid is told as `["pid", number]`. Never returns.
     """
     try:
