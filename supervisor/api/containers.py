@@ -13,8 +13,9 @@ from supervisor.api.lookup import find_here, flag, seconds
 from supervisor.api.views import instance_view, process_titles, process_view, run_view, stats_view
 from supervisor.core import events as ev
 from supervisor.core.exits import signal_name
+from supervisor.core.lifecycle import ends_waiting
 from supervisor.core.signals import signal_number
-from supervisor.core.state import Created, Resting, Running
+from supervisor.core.state import Created, Resting, Running, Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, boottime_s
 from supervisor.daemon.projects import is_down
@@ -183,6 +184,11 @@ def kill(daemon: Daemon, entry: Entry, name: str) -> int:
     number = signal_number(name)
     if number is None:
         raise web.HTTPBadRequest(text=f"cannot kill {entry.stored.name}: no signal {name!r}")
+    if isinstance(entry.instance.phase, Waiting) and not ends_waiting(entry.instance, number):
+        raise web.HTTPConflict(
+            text=f"cannot send {signal_name(number)} to {entry.stored.name}: it waits for its restart, and"
+            " nothing of it runs; `stop` ends the waiting"
+        )
     daemon.engine.post(entry.instance.id, ev.KillRequested(number))
     return number
 

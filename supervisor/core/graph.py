@@ -17,12 +17,11 @@ class DependencyCycleError(Exception):
 def waves(dependencies: Mapping[str, Iterable[str]]) -> tuple[tuple[str, ...], ...]:
     """Groups of names: all that a name depends on is in earlier groups; each group is sorted.
 
-    known = {
-        name: [need for need in sorted(needs) if need in dependencies]
-        for name, needs in dependencies.items()
-    }
+    A dependency that is no key orders nothing. Raises DependencyCycleError.
     """
-    known = {name: [d for d in sorted(needs) if d in dependencies] for name, needs in dependencies.items()}
+    known = {
+        name: [need for need in sorted(needs) if need in dependencies] for name, needs in dependencies.items()
+    }
     sorter = TopologicalSorter(known)
     try:
         sorter.prepare()

@@ -137,12 +137,17 @@ def _kill(instance: Instance, signum: int, now_s: float) -> Step:
             if signum == SIGKILL:
                 return instance, (ev.KillAll(instance.run), ev.Tell("kill"))
             return instance, (ev.Signal(instance.run, signum), ev.Tell("kill"))
-        case Waiting() if signum in (SIGKILL, instance.stop_signal):
+        case Waiting() if ends_waiting(instance, signum):
             return _stop(instance, ev.StopRequested(why="killed by you"), now_s)
         case Created() | Starting() | Waiting() | Resting():
             return instance, ()
         case _:
             assert_never(instance.phase)
+
+
+def ends_waiting(instance: Instance, signum: int) -> bool:
+    """Whether a signal to what waits for a restart is a stop; any other has nothing to go to."""
+    return signum in (SIGKILL, instance.stop_signal)
 
 
 def _paused(instance: Instance, event: ev.Paused) -> Step:

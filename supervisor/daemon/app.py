@@ -12,27 +12,32 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import resource
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from supervisor.core import events as ev
+from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
-from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.adoption import Adoption
+from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
-from supervisor.daemon.state import StateDatabase
+from supervisor.daemon.state import Boot, StateDatabase
 from supervisor.daemon.systemd import SystemdError, patience, services_cgroup
 from supervisor.kernel import host
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError
+from supervisor.runtime.leftovers import survivors
 
 _RETRY_S = 1.0
+_CONNECTS = 5
 _QUIT_S = 5.0
 _COUNTS_S = 1.0
 
@@ -50,7 +55,9 @@ class Daemon:
         self._report = report
         self._lock = -1
         self._launcher: LauncherClient | None = None
-        self._state_seen: asyncio.Future[protocol.State] | None = None
+        self._adopted: asyncio.Future[list[str] | None] | None = None
+        self._anew = Anew.SUPERVISOR
+        self._shift_s = 0.0
         self._log_counts: asyncio.Future[protocol.LogCounted] | None = None
         self._leaving = False
         self._closing = False
@@ -68,6 +75,8 @@ class Daemon:
 
     async def start(self) -> None:
         """Raises DaemonError, StateError, LauncherError, HostError."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one pidfd for each service
         self._prepare_directories()
         try:
             self.cgroups = detect()
@@ -84,15 +93,19 @@ class Daemon:
             name = stored.instance.id
             self.engine.entries[name] = Entry(stored, last_run=last.get(name))
         boot_id = host.boot_id()
-        same_boot = self.database.boot_id() == boot_id
-        starting = await self._connect(same_boot=same_boot)
-        self.database.save_boot_id(boot_id)
+        offset_s = time.time() - boottime_s()
+        before = self.database.boot()
+        if before is None or before.id == boot_id:
+            starting = await self._connect(Anew.SUPERVISOR)
+        else:
+            starting = await self._connect(Anew.HOST, before.clock_offset_s - offset_s)
+        # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         self.engine.flush()
+        self.database.save_boot(Boot(boot_id, offset_s))
         self.ready = True
         if starting:
-            why = "the supervisor started" if same_boot else "the host booted"
             entries = [self.engine.entries[name] for name in starting]
-            self._starting = self._background(self.projects.start(entries, why))
+            self._starting = self._background(self.projects.start(entries, self._anew.value))
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
@@ -153,32 +166,47 @@ class Daemon:
             self.cgroup_base = await services_cgroup(self.settings.services_unit)
         Path(self.paths.cgroup_base).write_text(f"{self.cgroup_base}\n")
 
-    async def _connect(self, *, same_boot: bool) -> list[str]:
-        self._state_seen = asyncio.get_running_loop().create_future()
-        try:
+    async def _connect(self, anew: Anew, shift_s: float = 0.0) -> list[str]:
+        """Connect and adopt; which instances are to be started. Raises LauncherError."""
+        for _ in range(_CONNECTS):
+            self._anew, self._shift_s = anew, shift_s
+            self._adopted = asyncio.get_running_loop().create_future()
             self._launcher = await LauncherClient.connect(
                 self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
             )
             self.engine.send = self.execs.send = self._launcher.send
             self.execs.take_fds = self._launcher.take_fds
-            state = await self._state_seen
-        finally:
-            self._state_seen = None
-        self._launcher_pid = state.pid
-        return self.engine.adopt(state, same_boot=same_boot)
+            starting = await self._adopted
+            if starting is not None:
+                return starting
+        raise LauncherError("cannot use the launcher: it ends as soon as it is connected to")
 
     def _on_event(self, event: protocol.Event) -> None:
-        if isinstance(event, protocol.State):
-            if self._state_seen is not None and not self._state_seen.done():
-                self._state_seen.set_result(event)
-            return
-        if isinstance(event, protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited):
-            self.execs.on_launcher(event)
-        elif isinstance(event, protocol.LogCounted):
-            if self._log_counts is not None and not self._log_counts.done():
-                self._log_counts.set_result(event)
-        else:
-            self.engine.on_launcher(event)
+        """Before `State` nothing is news: what the launcher says then is in it, too."""
+        assert self._adopted is not None
+        if self._adopted.done():
+            if isinstance(event, protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited):
+                self.execs.on_launcher(event)
+            elif isinstance(event, protocol.LogCounted):
+                if self._log_counts is not None and not self._log_counts.done():
+                    self._log_counts.set_result(event)
+            elif not isinstance(event, protocol.State):
+                self.engine.on_launcher(event)
+        elif isinstance(event, protocol.State):
+            # At once, so that no later event is taken for older than this.
+            self._launcher_pid = event.pid
+            self._adopted.set_result(self._adopt(event))
+
+    def _adopt(self, state: protocol.State) -> list[str]:
+        adoption = Adoption(
+            self.engine,
+            state,
+            self._anew,
+            paths=self.paths,
+            cgroup_base=self.cgroup_base,
+            shift_s=self._shift_s,
+        )
+        return adoption.run(self.cgroups, survivors(self.cgroups, self.cgroup_base))
 
     async def log_counts(self) -> protocol.LogCounted | None:
         """The log writer's counters; None where nobody answers in time. For one caller after the other."""
@@ -195,9 +223,8 @@ class Daemon:
         self.execs.lost()
         if not self._closing:
             self.engine.measures.launchers_lost += 1
-        if self._state_seen is not None:  # whoever waits for it tries again
-            if not self._state_seen.done():
-                self._state_seen.set_exception(LauncherError("cannot use the launcher: it died at once"))
+        if self._adopted is not None and not self._adopted.done():
+            self._adopted.set_result(None)  # whoever connects looks for another
         elif not self._closing:
             self._report("the launcher died; its services run on, and a new one is started")
             self._background(self._reconnect())
@@ -206,14 +233,12 @@ class Daemon:
         while not self._closing:
             try:
                 await self._find_cgroup()
-                starting = await self._connect(same_boot=True)
+                await self._connect(Anew.LAUNCHER)
             except (LauncherError, SystemdError, OSError) as error:
                 self._report(f"{error}; trying again in {_RETRY_S:g} s")
                 await asyncio.sleep(_RETRY_S)
-                continue
-            for name in [] if self._leaving else starting:
-                self.engine.post(name, ev.StartRequested("the launcher was replaced"))
-            return
+            else:
+                return
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -8,16 +8,16 @@ disk that is full is said and tried again; the launcher keeps the records meanwh
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from supervisor.core import events as ev
-from supervisor.core.boot import recover, starts_at_boot
-from supervisor.core.exits import Exit, SpawnFailure
-from supervisor.core.lifecycle import step
+from supervisor.core.exits import LOST, Exit, SpawnFailure
+from supervisor.core.lifecycle import Step, step
 from supervisor.core.state import (
     Created,
     Instance,
@@ -29,12 +29,22 @@ from supervisor.core.state import (
     meant_to_run,
 )
 from supervisor.daemon.measures import Histogram, Measures
-from supervisor.daemon.state import RunRecord, StateDatabase, StateError, Stored
+from supervisor.daemon.state import RunRecord, StateDatabase, StateError, Stored, save_identity
+from supervisor.kernel import process
 from supervisor.launcher import protocol
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.plan import next_run
 
 _RETRY_S = 1.0
+
+
+class Process(NamedTuple):
+    """The main process of a run that was seen alive. `pidfd` is ours, or -1."""
+
+    run: int
+    pid: int
+    pidfd: int
+    ticks: int
 
 
 @dataclass(slots=True)
@@ -57,7 +67,16 @@ class Entry:
     down_since_s: float | None = None
     """Since when it is meant to run and does not."""
     timer: asyncio.TimerHandle | None = None
+    preparing: bool = False
+    meta: str = ""
+    process: Process | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def let_go(self) -> None:
+        """Close the pidfd."""
+        if self.process is not None and self.process.pidfd >= 0:
+            os.close(self.process.pidfd)
+        self.process = None
 
     @property
     def instance(self) -> Instance:
@@ -110,12 +129,12 @@ class Engine:
     ) -> None:
         self._database = database
         self._plans = plans
-        self._report = report
+        self.report = report
         self.entries: dict[str, Entry] = {}
         self.send: Callable[[protocol.Request], None] = _unsent
         self.subscribers: set[Callable[[Published], None]] = set()
         self.measures = Measures()
-        self._booting: set[str] = set()
+        self.booting: set[str] = set()
         self._dirty: set[str] = set()
         self._ended: list[tuple[str, RunRecord]] = []
         self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -123,22 +142,28 @@ class Engine:
         self._closed = False
 
     # --- events ---------------------------------------------------------------------------------
-    def post(self, instance_id: str, event: ev.Event) -> None:
-        """Apply an event. One for an instance that is gone is dropped."""
+    def post(self, instance_id: str, event: ev.Event, at_s: float | None = None) -> None:
+        """Apply an event, of now or of when it happened. One for an instance that is gone is dropped."""
         entry = self.entries.get(instance_id)
         if entry is None:
             return
-        now_s = boottime_s()
+        now_s = boottime_s() if at_s is None else at_s
         before = entry.instance
-        instance, effects = step(before, event, now_s, random.random())  # noqa: S311 - jitter
+        stepped = step(before, event, now_s, random.random())  # noqa: S311 - jitter
+        self.apply(entry, stepped)
+        # Measured when everything is on its way.
+        instance, effects = stepped
+        self._time(entry, before, instance, now_s)
+        if any(isinstance(effect, ev.Launch) for effect in effects):
+            self.measures.launched(instance, event, booting=instance_id in self.booting)
+            self.booting.discard(instance_id)
+
+    def apply(self, entry: Entry, stepped: Step) -> None:
+        """Take over a step, and carry out its effects."""
+        instance, effects = stepped
         self._set(entry, instance)
         for effect in effects:
             self._carry_out(entry, effect)
-        # Measured when everything is on its way.
-        self._time(entry, before, instance, now_s)
-        if any(isinstance(effect, ev.Launch) for effect in effects):
-            self.measures.launched(instance, event, booting=instance_id in self._booting)
-            self._booting.discard(instance_id)
 
     def _time(self, entry: Entry, before: Instance, after: Instance, now_s: float) -> None:
         key = entry.stored.project, entry.stored.spec.name
@@ -153,27 +178,28 @@ class Engine:
             self.measures.reaction.observe(now_s - was.until_s)
 
     def on_launcher(self, event: protocol.Event) -> None:
-        """An event of the launcher, except `State`, which `adopt` takes."""
+        """An event of the launcher, except `State`, which `daemon.adoption` takes."""
         match event:
             case protocol.Started(info=info):
                 entry = self.entries.get(info.instance)
                 if entry is not None and entry.instance.run == info.run:
-                    entry.started_wall = info.started_wall
-                    entry.cgroup = info.cgroup
-                self.post(info.instance, ev.Started(info.run, info.pid, info.start_ticks))
+                    self.follow(entry, info)
+                started = ev.Started(info.run, info.pid, info.start_ticks)
+                self.post(info.instance, started, info.started_ns / 1e9)
             case protocol.LaunchFailed():
                 failure = SpawnFailure(event.stage, event.errno, event.detail, event.code)
                 self._end(event.instance, event.run, failure, None)
             case protocol.Exited():
-                ending = Exit(event.code, event.signal, event.oom, event.lost)
+                entry = self.entries.get(event.instance)
+                ending = LOST if entry is None else self._told_by_kernel(entry, event)
                 self._end(event.instance, event.run, ending, event)
             case protocol.Frozen():
                 if event.error:
-                    self._report(f"cannot freeze or thaw {event.instance}: {event.error}")
+                    self.report(f"cannot freeze or thaw {event.instance}: {event.error}")
                 else:
                     self.post(event.instance, ev.Paused(event.run, event.frozen))
             case protocol.Problem():
-                self._report(event.what)
+                self.report(event.what)
             case (
                 protocol.State()
                 | protocol.ExecStarted()  # execs are `daemon.execs`
@@ -196,8 +222,9 @@ class Engine:
         entry.ended = run, time.time() if record is None else record.ended_wall
         if entry.instance.run == run:
             self.measures.ended(entry.instance, ending)
+        at_s = None if record is None else record.ended_ns / 1e9
         if isinstance(ending, Exit):
-            self.post(instance_id, ev.Exited(run, ending))
+            self.post(instance_id, ev.Exited(run, ending), at_s)
             if record is not None and isinstance(entry.instance.phase, Starting):
                 self.measures.reaction.observe(boottime_s() - record.ended_ns / 1e9)
         else:
@@ -217,90 +244,30 @@ class Engine:
         entry.past_cpu_ns += kept.cpu_ns
         if entry.instance.run == run:
             entry.cgroup = ""
+        if entry.process is not None and entry.process.run == run:
+            entry.let_go()
         self._ended.append((instance_id, kept))
         self._dirty.add(instance_id)
         self._flush_soon()
 
-    # --- a start of the daemon --------------------------------------------------------------------
-    def adopt(self, state: protocol.State, *, same_boot: bool) -> list[str]:
-        """Match what is stored with what the launcher says; returns the instances that are to be started.
-
-        Survivors are kept; an end that came meanwhile is judged as if the daemon had been there; what an
-        earlier launcher started is handed to this one (Adopt).
-        """
-        runs = {info.instance: info for info in state.runs}
-        ended = {record.instance: record for record in state.ended}
-        start = []
-        cause = "supervisor_restart" if same_boot else "host_reboot"
-        for instance_id, entry in self.entries.items():
-            if instance_id in runs:
-                self._take(entry, runs[instance_id])
-                self.measures.recovered[cause, "adopted"] += 1
-            elif instance_id in ended:
-                self._catch_up(entry, ended[instance_id])
-            elif same_boot and isinstance(entry.instance.phase, Running) and entry.instance.phase.start_ticks:
-                self._hand_over(entry, entry.instance.phase)
-                self.measures.recovered[cause, "adopted"] += 1
-            else:
-                was = entry.instance.phase
-                self._set(entry, recover(entry.instance))
-                if starts_at_boot(entry.instance):
-                    start.append(instance_id)
-                    self.measures.recovered[cause, "restarted"] += 1
-                elif isinstance(was, Starting | Running | Stopping):
-                    self.measures.recovered[cause, "lost"] += 1
-        self._booting.update(start)
-        for instance_id in ended:
-            if instance_id not in self.entries:
-                self.send(protocol.Ack(instance_id, ended[instance_id].run))
-        for instance_id, info in runs.items():
-            if instance_id not in self.entries:
-                self._report(f"run {info.run} of unknown instance {instance_id} (pid {info.pid}) is ended")
-                self.send(protocol.Kill(instance_id, info.run))
-                self.measures.orphans += 1
-        return start
-
-    def _take(self, entry: Entry, info: protocol.RunInfo) -> None:
-        instance = entry.instance
+    @staticmethod
+    def follow(entry: Entry, info: protocol.RunInfo) -> None:
+        """Hold on to the process: the kernel tells its exit status even where the launcher died before."""
         entry.started_wall = info.started_wall
         entry.cgroup = info.cgroup
-        if isinstance(instance.phase, Stopping) and instance.run == info.run:
-            self.post(instance.id, ev.TimerFired(instance.phase.timer))
-            return
-        phase = Running(info.pid, info.started_ns / 1e9, info.frozen, start_ticks=info.start_ticks)
-        self._set(entry, replace(instance, run=info.run, phase=phase, started_before=True))
+        entry.let_go()
+        pidfd = process.open_pidfd(info.pid, info.start_ticks)
+        entry.process = Process(info.run, info.pid, pidfd, info.start_ticks)
 
-    def _catch_up(self, entry: Entry, record: protocol.Exited | protocol.LaunchFailed) -> None:
-        instance = entry.instance
-        if isinstance(instance.phase, Starting | Running | Stopping) or record.run > instance.run:
-            phase = instance.phase
-            if not isinstance(phase, Stopping):
-                began = record.started_ns if isinstance(record, protocol.Exited) else record.at_ns
-                phase = Running(0, began / 1e9)
-            self._set(entry, replace(instance, run=record.run, phase=phase, started_before=True))
-            self.on_launcher(record)
-        else:
-            self.send(protocol.Ack(instance.id, record.run))
-
-    def _hand_over(self, entry: Entry, phase: Running) -> None:
-        spec = entry.stored.spec
-        plan = self._plans(entry.stored)
-        entry.plan = plan
-        self.send(
-            protocol.Adopt(
-                entry.instance.id,
-                entry.instance.run,
-                phase.pid,
-                phase.start_ticks,
-                next_run(plan, entry.instance.run, "").cgroup,
-                int(phase.started_s * 1e9),
-                plan.log.path,
-                plan.log.max_size_bytes,
-                plan.log.max_files,
-                spec.tty,
-                "",
-            )
-        )
+    @staticmethod
+    def _told_by_kernel(entry: Entry, record: protocol.Exited) -> Exit:
+        """How the run of an exit record ended."""
+        known = entry.process
+        if record.lost and known is not None and known.run == record.run and known.pidfd >= 0:
+            status = process.status_of_stranger(known.pid, known.pidfd, known.ticks)
+            if status is not None:
+                return Exit(status.code, status.signal, record.oom)
+        return Exit(record.code, record.signal, record.oom, record.lost)
 
     # --- effects ----------------------------------------------------------------------------------
     def _carry_out(self, entry: Entry, effect: ev.Effect) -> None:
@@ -341,8 +308,11 @@ class Engine:
 
     def _launch(self, entry: Entry, run: int) -> None:
         if entry.plan is not None:
-            self.send(protocol.Launch(next_run(entry.plan, run, "")))
+            self.send(protocol.Launch(next_run(entry.plan, run, self.meta(entry))))
             return
+        if entry.preparing:
+            return  # it is on its way, and looks at the newest run when it is there
+        entry.preparing = True
         task = asyncio.get_running_loop().create_task(self._prepare_and_launch(entry, run))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -351,17 +321,26 @@ class Engine:
         try:
             plan = await asyncio.to_thread(self._plans, entry.stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this start that failed
+            entry.preparing = False
             failure = SpawnFailure("prepare", getattr(error, "errno", None) or 0, str(error), 128)
             self._end(entry.instance.id, run, failure, None)
             return
+        entry.preparing = False
         entry.plan = plan
         if entry.instance.run == run and isinstance(entry.instance.phase, Starting):
-            self.send(protocol.Launch(next_run(plan, run, "")))
+            self.send(protocol.Launch(next_run(plan, run, self.meta(entry))))
         else:
             # The stop overtook the preparation: no launcher will report this run.
             self._end(
                 entry.instance.id, run, SpawnFailure("prepare", 0, "stopped before it began", 128), None
             )
+
+    @staticmethod
+    def meta(entry: Entry) -> str:
+        """What the launcher keeps for us: enough to know the instance again without the database."""
+        if not entry.meta:
+            entry.meta = save_identity(entry.stored).decode("utf-8", "surrogateescape")
+        return entry.meta
 
     def _publish(self, entry: Entry, tell: ev.Tell) -> None:
         stored = entry.stored
@@ -399,6 +378,8 @@ class Engine:
             self._flushing.cancel()
         self._closed = True
         self.send = _unsent
+        for entry in self.entries.values():
+            entry.let_go()
 
     def _flush_soon(self) -> None:
         if self._flushing is None and not self._closed:
@@ -413,7 +394,7 @@ class Engine:
             self._database.commit(dirty, ended)
         except StateError as error:
             self.measures.state_write_failures += 1
-            self._report(f"{error}; trying again in {_RETRY_S:g} s")
+            self.report(f"{error}; trying again in {_RETRY_S:g} s")
             self._ended = ended + self._ended
             self._flushing = asyncio.get_running_loop().call_later(_RETRY_S, self.flush)
             return
@@ -422,13 +403,24 @@ class Engine:
         for instance_id, record in ended:
             self.send(protocol.Ack(instance_id, record.run))
 
+    def record_lost(self, entry: Entry, run: int, why: str) -> None:
+        """Store the end of a run that a boot of the host took along."""
+        entry.last_run = RunRecord(run, None, time.time(), LOST, why)
+        self._ended.append((entry.instance.id, entry.last_run))
+        self._flush_soon()
+
     # --- instances --------------------------------------------------------------------------------
     def add(self, stored: Stored) -> Entry:
         """Store a new instance. Raises StateError."""
+        entry = self.restore(stored)
+        self._publish(entry, ev.Tell("create"))
+        return entry
+
+    def restore(self, stored: Stored) -> Entry:
+        """Store an instance that is not new, but not known here. Raises StateError."""
         self._database.put(stored)
         entry = Entry(stored)
         self.entries[stored.instance.id] = entry
-        self._publish(entry, ev.Tell("create"))
         return entry
 
     def forget(self, entry: Entry) -> None:
@@ -440,6 +432,7 @@ class Engine:
         self.flush()
         self._database.remove(entry.instance.id)
         self.measures.forget(entry.instance.id)
+        entry.let_go()
         del self.entries[entry.instance.id]
         self._publish(entry, ev.Tell("destroy"))
 

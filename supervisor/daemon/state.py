@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from supervisor.core.exits import Ending
 from supervisor.core.model import ServiceSpec, Volume
 from supervisor.core.state import Instance
@@ -74,6 +76,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Boot:
+    """A boot of the host. clock_offset_s: the wall clock minus CLOCK_BOOTTIME."""
+
+    id: str
+    clock_offset_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run that ended. started_wall is None for one that never began; `verdict`: what was decided, why."""
 
@@ -86,6 +96,60 @@ class RunRecord:
     system_s: float = 0.0
     max_rss_bytes: int = 0
     cpu_ns: int = 0
+
+
+def save_identity(stored: Stored) -> bytes:
+    """All of an instance but the state of its state machine, as JSON: what survives the database."""
+    return msgspec.json.encode(
+        {
+            "id": stored.instance.id,
+            "stop_signal": stored.instance.stop_signal,
+            "project": stored.project,
+            "number": stored.number,
+            "name": stored.name,
+            "created_wall": stored.created_wall,
+            "config_hash": stored.config_hash,
+            "working_dir": stored.working_dir,
+            "volumes": msgspec.Raw(save_volumes(stored.volumes)),
+            "spec": msgspec.Raw(save_spec(stored.spec)),
+        }
+    )
+
+
+def load_identity(text: bytes) -> Stored:
+    """The instance as it was made, never started. Raises RecordError."""
+    try:
+        found = msgspec.json.decode(text, type=_Identity)
+    except msgspec.MsgspecError as error:
+        raise RecordError(f"cannot read what the launcher keeps of an instance: {error}") from error
+    spec = load_spec(found.spec)
+    instance = Instance(
+        found.id, spec.restart, stop_signal=found.stop_signal, stop_grace_s=spec.stop_grace_s, wanted=True
+    )
+    return Stored(
+        instance,
+        spec,
+        found.project,
+        found.number,
+        found.name,
+        found.created_wall,
+        found.config_hash,
+        found.working_dir,
+        load_volumes(found.volumes),
+    )
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    id: str
+    stop_signal: int
+    project: str
+    number: int
+    name: str
+    created_wall: float
+    config_hash: str
+    working_dir: str
+    volumes: msgspec.Raw
+    spec: msgspec.Raw
 
 
 class StateDatabase:
@@ -114,14 +178,21 @@ class StateDatabase:
         """Let go of the file."""
         self._db.close()
 
-    def boot_id(self) -> str | None:
-        """Boot id of the host when the daemon last ran; None in a new database."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'boot_id'").fetchone()
-        return None if row is None else str(row[0])
+    def boot(self) -> Boot | None:
+        """The boot of the host in which the daemon last ran; None in a new database."""
+        found = dict(self._db.execute("SELECT key, value FROM meta"))
+        if "boot_id" not in found:
+            return None
+        return Boot(str(found["boot_id"]), float(found.get("clock_offset_s", 0.0)))
 
-    def save_boot_id(self, boot_id: str) -> None:
-        """Remember under which boot the stored phases are true."""
-        self._write("INSERT OR REPLACE INTO meta VALUES ('boot_id', ?)", (boot_id,))
+    def save_boot(self, boot: Boot) -> None:
+        """Remember under which boot the stored phases and times are true."""
+        rows = [("boot_id", boot.id), ("clock_offset_s", repr(boot.clock_offset_s))]
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
 
     def load(self, report: Callable[[str], None]) -> list[Stored]:
         """All instances, by name. One that cannot be read is reported and left where it is."""

@@ -299,6 +299,14 @@ class Cgroup:
         return read_text(f"{self.setup.unified}/{self.path}/cgroup.events")
 
 
+def kill_all(cgroup: Cgroup) -> None:
+    """SIGKILL for everything that is in it now. Raises OSError."""
+    if not cgroup.kill():
+        for pid in cgroup.procs():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+
 def _limit(path: str, text: str, controller: str) -> None:
     try:
         write_text(path, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -90,22 +91,50 @@ def status_of_stranger(pid: int, pidfd: int, ticks: int) -> Status | None:
     From the kernel's memory of a reaped process (PIDFD_INFO_EXIT, Linux 6.15), or from the zombie while
     nobody has reaped it.
     """
+    status = _remembered(pidfd)
+    if status is None:
+        try:
+            fields = _stat(pid)
+        except OSError:
+            return _remembered(pidfd)  # reaped in between
+        if fields[0] == "Z" and int(fields[19]) == ticks:
+            return status_of(int(fields[49]))
+        status = _remembered(pidfd)
+    return status
+
+
+def _remembered(pidfd: int) -> Status | None:
     buffer = bytearray(_INFO.size)
     _INFO.pack_into(buffer, 0, _INFO_EXIT, *[0] * 13)
     try:
         fcntl.ioctl(pidfd, _GET_INFO, buffer)
-        mask, *_, raw = _INFO.unpack(buffer)
-        if mask & _INFO_EXIT:
-            return status_of(raw)
     except OSError:
-        pass  # an older kernel, or the process is not reaped yet
+        return None  # an older kernel, or the process is not reaped yet
+    mask, *_, raw = _INFO.unpack(buffer)
+    return status_of(raw) if mask & _INFO_EXIT else None
+
+
+def first_of_namespace(pids: list[int]) -> int:
+    """Which of them is the first process of a pid namespace just below ours; 0 if none is."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+                if line.startswith("NSpid:") and line.split()[2:] == ["1"]:
+                    return pid
+    return 0
+
+
+def open_pidfd(pid: int, ticks: int) -> int:
+    """A pidfd of the process that is identified so, the caller's; -1 if it is gone."""
     try:
-        fields = _stat(pid)
+        pidfd = os.pidfd_open(pid)
     except OSError:
-        return None
-    if fields[0] == "Z" and int(fields[19]) == ticks:
-        return status_of(int(fields[49]))
-    return None
+        return -1
+    with contextlib.suppress(OSError):
+        if start_ticks(pid) == ticks:
+            return pidfd
+    os.close(pidfd)
+    return -1
 
 
 def _stat(pid: int) -> list[str]:

@@ -177,9 +177,12 @@ class LogLink:
         if self._sock is not None:
             self._send(["attach", *entry[:-1]], [fd])
 
-    def attached(self, instance: str, run: int) -> bool:
-        """Whether a stream of that run has not ended yet."""
-        return any(s.instance == instance and s.run == run for s in self._streams.values())
+    def attached(self, instance: str, run: int, stream: str | None = None) -> bool:
+        """Whether a stream (that stream) of that run has not ended yet."""
+        return any(
+            s.instance == instance and s.run == run and stream in (None, s.stream)
+            for s in self._streams.values()
+        )
 
     def recovered(self) -> list[tuple[str, int, str]]:
         """(instance, run, stream) of what `start` took over from an earlier launcher's log writer."""

@@ -74,7 +74,8 @@ class ExecSignal(NamedTuple):
 class Adopt(NamedTuple):
     """Watch a run that an earlier launcher started.
 
-    Its identity is pid + start time, checked here, and the boot id, checked by the daemon.
+    Its identity is pid + start time, checked here, and the boot id, checked by the daemon. pid 0: whatever
+    lives in its cgroup; its launcher died before the start was known.
 
     Answered by `Started`, or by `Exited` with status 255 and lost=True if that process is gone.
     """

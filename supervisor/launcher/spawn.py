@@ -79,7 +79,7 @@ class Spawner:
             ends = [-1, -1, -1]
             given = [-1, -1, -1]
             if not spec.tty:
-                given[1], given[2] = self._output(ends, mine, theirs)
+                given[1], given[2] = self._output(ends, mine, theirs, lasting=launch is not None)
                 # An exec always gives three descriptors; without stdin_open nobody reads from the first.
                 if spec.stdin_open or launch is None:
                     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -127,11 +127,19 @@ class Spawner:
         return Spawned(pid, pidfd, channel, *ends)
 
     @staticmethod
-    def _output(ends: list[int], mine: list[int], theirs: list[int]) -> tuple[int, int]:
+    def _output(ends: list[int], mine: list[int], theirs: list[int], *, lasting: bool) -> tuple[int, int]:
+        """Pipes for stdout and stderr.
+
+        lasting: the service's own end is open for reading, too. So a pipe always has a reader: while launcher
+        and log writer are both dead, output waits in it, and nobody dies of SIGPIPE.
+        """
         for place in (1, 2):
             ends[place], writing = os.pipe2(os.O_CLOEXEC)
             mine.append(ends[place])
             theirs.append(writing)
+            if lasting:
+                theirs[-1] = os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC)
+                os.close(writing)
         return theirs[-2], theirs[-1]
 
     def _program(self, path: str) -> bytes:

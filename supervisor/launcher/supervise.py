@@ -274,6 +274,9 @@ class Launcher:
             return
         cgroup = Cgroup(self._setup, launch.cgroup)
         try:
+            if cgroup.populated():
+                self._adopt_unseen(launch)
+                return
             cgroup.create(launch.limits)
         except OSError as error:
             stage = "limits" if error.errno == errno.ENOTSUP else "cgroup"
@@ -587,6 +590,25 @@ class Launcher:
         self._daemon.send(protocol.ExecExited(child.exec_id, reaped[0].code if reaped else 255))
 
     # --- adoption -------------------------------------------------------------------------------
+    def _adopt_unseen(self, launch: plan.LaunchPlan) -> None:
+        """This run was begun by a launcher that died before it could say so."""
+        log = launch.log
+        self._adopt(
+            protocol.Adopt(
+                launch.instance,
+                launch.run,
+                0,
+                0,
+                launch.cgroup,
+                boottime_ns(),
+                log.path,
+                log.max_size_bytes,
+                log.max_files,
+                launch.process.tty,
+                launch.meta,
+            )
+        )
+
     def _adopt(self, request: protocol.Adopt) -> None:
         known = self._ended.get((request.instance, request.run))
         if known is not None:
@@ -601,14 +623,16 @@ class Launcher:
         cgroup = Cgroup(self._setup, request.cgroup)
         run = Run(request.instance, request.run, request.meta, log, cgroup, Child(request.pid, -1, None))
         run.adopted = True
-        run.ticks = request.start_ticks
         run.started_ns = request.started_ns
         run.started_wall = time.time() - (boottime_ns() - request.started_ns) / 1e9
-        try:
-            run.pidfd = os.pidfd_open(request.pid)
-            same = process.start_ticks(request.pid) == request.start_ticks
-        except OSError:
-            same = False
+        same = False
+        with contextlib.suppress(OSError):
+            if not run.pid:
+                run.pid = process.first_of_namespace(cgroup.procs())
+            if run.pid:
+                run.pidfd = os.pidfd_open(run.pid)
+                run.ticks = process.start_ticks(run.pid)
+                same = run.ticks == request.start_ticks or not request.pid
         if live is not None:
             same = False  # impossible, but then it is not the one: never two lives of an instance
         if not same:
@@ -629,13 +653,15 @@ class Launcher:
             run.frozen = cgroup.is_frozen()
         self._runs[request.instance] = run
         self._watch_death(run)
-        if not self._logs.attached(request.instance, request.run) and not request.tty:
+        if not request.tty:
             self._reattach(run)
         self._daemon.send(protocol.Started(run.info()))
 
     def _reattach(self, run: Run) -> None:
-        """The log writer is gone, too: open the pipes from the side of the service."""
+        """What no log writer has (any more): open the pipes from the side of the service."""
         for number, stream in ((1, "stdout"), (2, "stderr")):
+            if self._logs.attached(run.instance, run.number, stream):
+                continue
             path = f"/proc/{run.pid}/fd/{number}"
             try:
                 if not stat.S_ISFIFO(os.stat(path).st_mode):

@@ -144,7 +144,7 @@ def launch_plan(
     return plan.LaunchPlan(
         instance=prepared.instance_id,
         run=run,
-        cgroup=f"{cgroup_base}/{prepared.instance_id}/{run}",
+        cgroup=run_cgroup(cgroup_base, prepared.instance_id, run),
         limits=cgroup_limits(spec.limits),
         hostname=prepared.hostname,
         net=spec.network_mode,
@@ -154,6 +154,11 @@ def launch_plan(
         log=plan.LogPlan(files.log, spec.logging.max_size_bytes, spec.logging.max_files),
         meta=meta,
     )
+
+
+def run_cgroup(cgroup_base: str, instance_id: str, run: int) -> str:
+    """Path of a run's cgroup below the mount point."""
+    return f"{cgroup_base}/{instance_id}/{run}"
 
 
 def next_run(previous: plan.LaunchPlan, run: int, meta: str) -> plan.LaunchPlan:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from supervisor.core import events as ev
-from supervisor.core.boot import recover, starts_at_boot
+from supervisor.core.boot import Anew, keep, recover, starts_at_boot
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.lifecycle import step
 from supervisor.core.model import Policy, RestartRules
@@ -34,6 +34,9 @@ class Lifecycle(RuleBasedStateMachine):
 
     def apply(self, event: ev.Event) -> None:
         self.instance, effects = step(self.instance, event, self.now_s)
+        self.carry_out(effects)
+
+    def carry_out(self, effects: tuple[ev.Effect, ...]) -> None:
         saved = False
         for effect in effects:
             match effect:
@@ -134,24 +137,40 @@ class Lifecycle(RuleBasedStateMachine):
         """Killed and back: the state is loaded, armed timers are gone, what is alive is adopted."""
         assert load_instance(save_instance(self.instance)) == self.instance
         self.timers.clear()
-        if self.alive is None and self.asked is None:
-            self._boot()
-        elif isinstance(self.instance.phase, Stopping):
-            self.timers[self.instance.phase.timer] = self.now_s
+        self._anew(Anew.SUPERVISOR)
 
     @rule()
-    def host_boots(self) -> None:
+    def launcher_is_replaced(self) -> None:
+        """What rests, rests on; what it did not start is asked for again."""
+        resting = self.instance if isinstance(self.instance.phase, Created | Resting) else None
+        self._anew(Anew.LAUNCHER)
+        assert resting is None or self.instance == resting
+
+    @rule()
+    def the_run_is_lost_with_the_launcher(self) -> None:
+        self.alive = None
+        if not isinstance(self.instance.phase, Starting):
+            self.asked = None
+        self._anew(Anew.LAUNCHER)
+
+    @rule(shift_s=st.sampled_from([-500.0, 0.0, 500.0]))
+    def host_boots(self, shift_s: float) -> None:
         self.alive = self.asked = None
         self.timers.clear()
         self.now_s = 5.0
         self.stale.clear()
-        self._boot()
+        self._anew(Anew.HOST, shift_s)
+        assert isinstance(self.instance.phase, Created | Resting | Starting)
 
-    def _boot(self) -> None:
-        self.instance = recover(self.instance)
-        assert isinstance(self.instance.phase, Created | Resting)
-        if starts_at_boot(self.instance):
-            self.apply(ev.StartRequested("the supervisor started"))
+    def _anew(self, anew: Anew, shift_s: float = 0.0) -> None:
+        if self.alive is not None or (self.asked is not None and isinstance(self.instance.phase, Stopping)):
+            self.carry_out(keep(self.instance, self.now_s))
+            return
+        self.asked = None
+        self.instance, effects = recover(self.instance, self.now_s, anew, shift_s=shift_s)
+        self.carry_out(effects)
+        if anew is not Anew.LAUNCHER and starts_at_boot(self.instance, self.now_s):
+            self.apply(ev.StartRequested(anew.value))
             assert isinstance(self.instance.phase, Starting)
 
     # --- what must hold

@@ -3,117 +3,50 @@
 from __future__ import annotations
 
 import pytest
+from pure_service import PureService
+from restart_tables import STEADY, Row, columns
 
 from supervisor.core import events as ev
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.lifecycle import step
 from supervisor.core.model import Backoff, Policy, RestartRules, ServiceSpec
 from supervisor.core.restart import History, Rest, Restart, decide
-from supervisor.core.state import Instance, Resting, Running, Starting, Stopping, Waiting
+from supervisor.core.state import Instance, Resting, Running, Waiting
 from supervisor.daemon.projects import stop_signal
 
-R, X = "R", "X"
-POLICIES = (Policy.NO, Policy.ON_FAILURE, Policy.ALWAYS, Policy.UNLESS_STOPPED)
-KILLED = Exit(137, signal=9)
-TERM, HUP, KILL = 15, 1, 9
 
-
-def running(policy: Policy, *, attempts: int | None = None, count: int = 0, at_s: float = 100.0) -> Instance:
-    """A service that was started by a person and runs since `at_s`."""
-    rules = RestartRules(policy, max_attempts=attempts)
-    instance = Instance("i", rules=rules)
-    instance, _ = step(instance, ev.StartRequested(), at_s)
-    instance, _ = step(instance, ev.Started(1, 42), at_s)
+def running(policy: Policy, *, attempts: int | None = None) -> Instance:
+    """A service that was started by a person and runs since 100 s."""
+    instance = Instance("i", rules=RestartRules(policy, max_attempts=attempts))
+    instance, _ = step(instance, ev.StartRequested(), 100.0)
+    instance, _ = step(instance, ev.Started(1, 42), 100.0)
     assert isinstance(instance.phase, Running), "the precondition: it runs"
-    if count:
-        from dataclasses import replace
-
-        instance = replace(instance, history=History(restart_count=count))
     return instance
 
 
-def verdict(instance: Instance) -> str:
-    match instance.phase:
-        case Waiting() | Starting():
-            return R
-        case Resting():
-            return X
-        case other:
-            raise AssertionError(f"neither down nor coming back: {other}")
-
-
-def after(instance: Instance, *events: ev.Event, now_s: float = 101.0) -> str:
-    for event in events:
-        instance, _ = step(instance, event, now_s)
-    return verdict(instance)
-
-
-ROWS = [
-    # (row of table 1.5, what happens, verdicts for no, on-failure, always, unless-stopped)
-    ("1 exits 0", [ev.Exited(1, Exit(0))], (X, X, R, R)),
-    ("2 exits non-zero", [ev.Exited(1, Exit(3))], (X, R, R, R)),
-    ("3 killed from the host", [ev.Exited(1, KILLED)], (X, R, R, R)),
-    ("4 out of memory", [ev.Exited(1, Exit(137, signal=9, oom=True))], (X, R, R, R)),
-    ("5 stop, exit 0", [ev.StopRequested(), ev.Exited(1, Exit(0))], (X, X, X, X)),
-    ("5 stop, exit 143", [ev.StopRequested(), ev.Exited(1, Exit(143, signal=15))], (X, X, X, X)),
-    ("7 kill KILL", [ev.KillRequested(KILL), ev.Exited(1, KILLED)], (X, X, X, X)),
-    ("10 kill with the stop signal", [ev.KillRequested(TERM), ev.Exited(1, Exit(0))], (X, X, X, X)),
-    ("16 a signal from inside", [ev.Exited(1, Exit(139, signal=11))], (X, R, R, R)),
-]
-
-
-@pytest.mark.parametrize("column", range(4), ids=[p.value for p in POLICIES])
-@pytest.mark.parametrize(("events", "verdicts"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_table_1_5(column: int, events: list[ev.Event], verdicts: tuple[str, ...]) -> None:
-    """Each row for each policy, as Docker does it."""
-    assert after(running(POLICIES[column]), *events) == verdicts[column]
-
-
-@pytest.mark.parametrize("policy", POLICIES[1:])
-def test_a_stop_during_backoff_rests_at_once(policy: Policy) -> None:
-    """Row 6: nothing has to end, so it is down when the call returns."""
-    instance, _ = step(running(policy), ev.Exited(1, Exit(1)), 101.0)
-    assert isinstance(instance.phase, Waiting)
-    instance, effects = step(instance, ev.StopRequested(), 101.0)
-    assert isinstance(instance.phase, Resting)
-    assert not any(isinstance(effect, ev.Signal | ev.KillAll) for effect in effects)
-
-
-@pytest.mark.parametrize("policy", [Policy.ALWAYS, Policy.UNLESS_STOPPED, Policy.ON_FAILURE])
-def test_a_signal_that_did_not_end_the_process_is_no_stop(policy: Policy) -> None:
-    """Rows 8 and 9, where Docker is unkind (moby#41302, #47792): HUP, then an exit of its own much later."""
-    instance, _ = step(running(policy), ev.KillRequested(HUP), 101.0)
-    assert after(instance, ev.Exited(1, Exit(1)), now_s=500.0) == R
-
-
-def test_a_stop_signal_that_was_survived_is_no_stop() -> None:
-    """TERM was ignored for longer than the grace period; the later exit is the program's own."""
-    instance, _ = step(running(Policy.ALWAYS), ev.KillRequested(TERM), 101.0)
-    assert after(instance, ev.Exited(1, Exit(0)), now_s=500.0) == R
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_restart_by_a_person_runs_again_with_count_zero(policy: Policy) -> None:
-    """Row 11."""
-    instance, _ = step(running(policy, count=3), ev.RestartRequested(), 101.0)
-    assert isinstance(instance.phase, Stopping)
-    instance, effects = step(instance, ev.Exited(1, Exit(143, signal=15)), 102.0)
-    assert isinstance(instance.phase, Starting)
-    assert effects[0] == ev.Launch(2)
-    assert instance.history.restart_count == 0
-
-
 @pytest.mark.parametrize(
-    ("policy", "expected"),
-    [(Policy.NO, X), (Policy.ON_FAILURE, R), (Policy.ALWAYS, R), (Policy.UNLESS_STOPPED, R)],
+    ("row", "policy", "verdict"),
+    [
+        pytest.param(row, *column, id=f"{row.name}-{column[0].value}")
+        for row in STEADY
+        for column in columns(row.ours)
+    ],
 )
-def test_a_failed_start_is_retried_by_the_policy(policy: Policy, expected: str) -> None:
-    """Rows 13 and 14, where Docker gives up for good."""
-    instance, _ = step(Instance("i", rules=RestartRules(policy)), ev.StartRequested(), 1.0)
+def test_table_1_5(row: Row, policy: Policy, verdict: str) -> None:
+    """Each row for each policy."""
+    service = PureService(row.service, policy)
+    if not row.service.missing:
+        service.start()
+    service.acts(row.acts)
+    assert service.verdict() == verdict
+
+
+def test_a_failed_start_says_so() -> None:
+    """Rows 13 and 14: the stage and the call, in the reason."""
+    instance, _ = step(Instance("i", rules=RestartRules(Policy.ALWAYS)), ev.StartRequested(), 1.0)
     failure = SpawnFailure("exec", 2, "execve(/nowhere): no such file or directory", 127)
     instance, _ = step(instance, ev.LaunchFailed(1, failure), 1.0)
-    assert verdict(instance) == expected
-    assert "could not start" in instance.reason
+    assert "could not start (exec): execve(/nowhere)" in instance.reason
 
 
 def test_on_failure_n_gives_n_restarts() -> None:

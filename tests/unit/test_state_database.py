@@ -15,7 +15,7 @@ import pytest
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.model import Mount, Policy, RestartRules, ServiceSpec
 from supervisor.core.state import Instance, Running, Waiting
-from supervisor.daemon.state import RUNS_KEPT, RunRecord, StateDatabase, Stored
+from supervisor.daemon.state import RUNS_KEPT, Boot, RunRecord, StateDatabase, Stored
 
 SPEC = ServiceSpec(
     "web", command=("sleep", "9"), mounts=(Mount("volume", "/data", "p_data"),), environment=(("A", "b"),)
@@ -46,11 +46,11 @@ def test_what_was_put_loads_equal(tmp_path: Path) -> None:
         stored().instance, phase=Waiting(4, 9.0), last=SpawnFailure("exec", 2, "x", 127), timer=4
     )
     database.commit([changed])
-    database.save_boot_id("boot-1")
+    database.save_boot(Boot("boot-1", 7.5))
     database.close()
     again = StateDatabase(path, quiet)
     assert again.load(quiet) == [replace(stored(), instance=changed)]
-    assert again.boot_id() == "boot-1"
+    assert again.boot() == Boot("boot-1", 7.5)
     again.close()
 
 
