@@ -39,7 +39,7 @@ DEAF = ORDINARY + "trap 'echo seen >> /ctl/seen' TERM; " + _WAIT
 # Busy for longer than a grace period of 0.2 s.
 SLOW = ORDINARY + "trap 'sleep 0.7; exit 3' TERM; " + _WAIT
 GREEDY = ORDINARY + "trap 'exec dd if=/dev/zero of=/dev/null bs=300M count=1' USR1; " + _WAIT
-INSIDE = ORDINARY + "trap 'kill -TERM $$' USR1; trap 'exit 3' TERM; " + _WAIT
+INSIDE = ORDINARY + "trap '(sleep 0.2; kill -TERM 1) &' USR1; trap 'exit 3' TERM; " + _WAIT
 CRASHES = "echo up >> /ctl/up; exit 3"
 FINISHES = "echo up >> /ctl/up; exit 0"
 
