@@ -49,7 +49,7 @@ class Supervisor:
     def kill(self) -> None:
         assert self.daemon is not None
         self.daemon.kill()
-        self.daemon.wait()
+        self.daemon.wait(PATIENCE_S)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -117,10 +117,13 @@ def supervising() -> Iterator[Supervisor]:
             if made.daemon is None or made.daemon.poll() is not None:
                 made.start()
             assert made.daemon is not None
-            for line in made.ok("ps", "-a", "--format", "json").splitlines():
-                made.ok("rm", "--force", json.loads(line)["Name"])
+            left_over = [
+                json.loads(line)["Name"] for line in made.ok("ps", "-a", "--format", "json").splitlines()
+            ]
+            if left_over:
+                made.ok("rm", "--force", *left_over)
             made.daemon.terminate()
-            made.daemon.wait()
+            made.daemon.wait(PATIENCE_S)
             for process in made.helpers():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     pidfd = os.pidfd_open(process.pid)

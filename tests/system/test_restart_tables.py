@@ -17,8 +17,7 @@ import psutil
 import pytest
 from restart_play import Player, Seen
 from restart_tables import RETURNS, STEADY, Return, Row, Service, World, columns
-from test_daemon import PATIENCE_S, Supervisor
-from test_daemon import supervisor as supervisor
+from supervising import PATIENCE_S, Supervisor, supervising
 
 from supervisor.cli.client import ApiError, Client
 from supervisor.compose import load_project
@@ -90,7 +89,8 @@ class Ours:
 @pytest.fixture(scope="module")
 def ours() -> Iterator[Ours]:
     """One supervisor for all rows of the first table."""
-    yield from (Ours(made) for made in supervisor.__wrapped__())  # type: ignore[attr-defined]
+    with supervising() as made:
+        yield Ours(made)
 
 
 @pytest.mark.parametrize("row", STEADY, ids=lambda row: row.name)
