@@ -24,8 +24,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from supervisor.core.paths import Paths
+from supervisor.image.layerstack import OPAQUE
 from supervisor.runtime.hostmounts import HostMount, mount_of, parse_mountinfo
-from supervisor.runtime.layers import OPAQUE
 from supervisor.runtime.masks import BOUND_FILES, Masked, MaskRules, masked_paths
 from supervisor.runtime.plan import HostFacts
 from supervisor.runtime.translate import OPEN_FILES

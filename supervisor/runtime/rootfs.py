@@ -18,10 +18,11 @@ from urllib.parse import quote
 
 from supervisor.core import model
 from supervisor.core.paths import InstancePaths, Paths
-from supervisor.runtime.archive import ArchiveError, unpack_cached
+from supervisor.image.archive import unpack_cached
+from supervisor.image.layerstack import LayerStack, make_directories
+from supervisor.image.unpacking import ArchiveError
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
 from supervisor.runtime.hostview import HostView, write_masks
-from supervisor.runtime.layers import LayerStack, make_directories
 from supervisor.runtime.masks import BOUND_FILES
 from supervisor.runtime.plan import PreparedInstance, Submount, service_hostname
 from supervisor.runtime.volumes import VolumeError, fill_volume, volume_directory

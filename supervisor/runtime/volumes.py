@@ -17,7 +17,7 @@ from pathlib import Path
 
 from supervisor.core import model
 from supervisor.core.paths import InstancePaths, Paths
-from supervisor.runtime.layers import LayerStack, copy_attributes, copy_tree
+from supervisor.image.layerstack import LayerStack, copy_attributes, copy_tree
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -16,7 +16,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor.runtime.archive import ArchiveError, Bounds, unpack, unpack_cached
+from supervisor.image.archive import unpack, unpack_cached
+from supervisor.image.unpacking import ArchiveError, Bounds
 
 pytestmark = [
     pytest.mark.kernel,

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.paths import Paths
+from supervisor.image.layerstack import LayerStack
 from supervisor.runtime.hostmounts import mount_of, parse_mountinfo
 from supervisor.runtime.hostview import HostError, HostView, prepare_host, write_masks
-from supervisor.runtime.layers import LayerStack
 from supervisor.runtime.masks import MaskRules
 
 pytestmark = [

@@ -15,10 +15,10 @@ import pytest
 
 from supervisor.core.model import Mount, Project, Rootfs, ServiceSpec, Volume
 from supervisor.core.paths import Paths
+from supervisor.image.layerstack import OPAQUE, LayerStack
 from supervisor.launcher import plan
 from supervisor.runtime.etcfiles import hosts_text, resolver_text, write_etc_files
 from supervisor.runtime.hostview import HostView, ViewMount, prepare_host
-from supervisor.runtime.layers import OPAQUE, LayerStack
 from supervisor.runtime.plan import PreparedInstance, launch_plan
 from supervisor.runtime.rootfs import (
     PrepareError,

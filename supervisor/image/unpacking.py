@@ -1,32 +1,26 @@
-"""Root file systems from archives: FILE.tar, plain or compressed with gzip, zstd, xz or bzip2.
-
-On the disk, `<state>/rootfs/<sha256 of the file>` is one unpacked archive: complete when it has that name,
-read-only for everyone after, shared by all instances. `.new-*` beside it is work that was cut off.
+"""One pass over a tar archive, into a directory.
 
 An archive is hostile until unpacked: no member leaves the root, whatever its name, link or order says;
-nothing in it can be a device or speak to overlayfs; and it cannot fill the disk or the memory.
+nothing in it can be a device or speak to overlayfs; and it cannot fill the disk or the memory. A layer's
+whiteouts become overlayfs' own (OCI image specification, layer.md; Documentation/filesystems/overlayfs.rst).
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import hashlib
-import lzma
 import os
 import shutil
 import stat
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-import zstandard
-
 _HEADER_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _MAX_LINKS = 40
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+_OVERLAY_OPAQUE = "trusted.overlay.opaque"
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -49,55 +43,22 @@ class Bounds:
     reserve_bytes: int = 256 * 1024**2
 
 
-def unpack_cached(file: str, cache: str, bounds: Bounds | None = None) -> tuple[str, str]:
-    """Unpack `file` below `cache` unless it is there. Returns (sha256 of the file, directory). Blocks.
+def unpack_tar(plain: IO[bytes], name: str, root: str, bounds: Bounds, *, layer: bool = False) -> None:
+    """Unpack a plain archive into the empty directory `root`, that nobody else may write.
 
-    Raises ArchiveError; nothing of a failed attempt stays behind.
+    name: of the archive, for errors. layer: it is one of an image, with whiteouts. `plain` is read to its
+    end. Raises ArchiveError, OSError, and what reading `plain` raises.
     """
     try:
-        digest = _digest(file)
-        place = f"{cache}/{digest}"
-        if os.path.isdir(place):
-            return digest, place
-        making = tempfile.mkdtemp(prefix=".new-", dir=cache)
-        try:
-            Path(making).chmod(0o755)
-            unpack(file, making, bounds or Bounds())
-            if _digest(file) != digest:
-                raise ArchiveError(
-                    f"cannot unpack {file}: it changed meanwhile; try again when it is complete"
-                )
-            os.sync()  # a power cut must not leave a complete-looking root of empty files
-            try:
-                os.rename(making, place)
-            except OSError:
-                if not os.path.isdir(place):
-                    raise
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    except OSError as error:
-        raise ArchiveError(f"cannot unpack {file}: {error.strerror}: {error.filename or file}") from error
-    return digest, place
-
-
-def unpack(file: str, root: str, bounds: Bounds) -> None:
-    """Unpack into the empty directory `root`, that nobody else may write. Raises ArchiveError or OSError."""
-    try:
-        with (
-            open(file, "rb") as raw,
-            _decompressed(raw) as plain,
-            tarfile.open(fileobj=plain, mode="r|", tarinfo=_BoundedHeader) as archive,
-        ):
-            _Unpacking(file, root, bounds).run(archive)
-    except (
-        tarfile.TarError,
-        EOFError,
-        lzma.LZMAError,
-        zstandard.ZstdError,
-        gzip.BadGzipFile,
-        ValueError,
-    ) as error:
-        raise ArchiveError(f"cannot unpack {file}: {error}; is it a tar archive, and whole?") from error
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_BoundedHeader) as archive:
+            _Unpacking(name, root, bounds, layer=layer).run(archive)
+        left = bounds.max_bytes
+        while data := plain.read(_CHUNK_BYTES):  # what follows the end mark counts for digests
+            left -= len(data)
+            if left < 0:
+                raise ArchiveError(f"cannot unpack {name}: it does not end")
+    except (tarfile.TarError, ValueError) as error:
+        raise ArchiveError(f"cannot unpack {name}: {error}; is it a tar archive, and whole?") from error
 
 
 class _BoundedHeader(tarfile.TarInfo):
@@ -114,8 +75,9 @@ class _BoundedHeader(tarfile.TarInfo):
 class _Unpacking:
     """One pass over an archive. Directories get their attributes last: a read-only one is hard to fill."""
 
-    def __init__(self, file: str, root: str, bounds: Bounds) -> None:
+    def __init__(self, file: str, root: str, bounds: Bounds, *, layer: bool) -> None:
         self._file = file
+        self._layer = layer
         self._root = root
         self._bounds = bounds
         self._bytes = 0
@@ -140,10 +102,16 @@ class _Unpacking:
             return  # devices: a service has its own /dev, and no other place where one works
         parent = self._inside(parts[:-1], make=True)
         path = f"{parent}/{parts[-1]}"
+        if self._layer and parts[-1].startswith(_WHITEOUT):
+            self._whiteout(parent, parts[-1])
+            return
+        hidden = self._layer and _is_whiteout(path)
         self._clear(path, keep_directory=member.isdir())
         if member.isdir():
             if not os.path.isdir(path):
                 os.mkdir(path, 0o700)
+            if hidden:
+                os.setxattr(path, _OVERLAY_OPAQUE, b"y")
             self._directories[path] = member
             return
         if member.islnk():
@@ -156,6 +124,17 @@ class _Unpacking:
         else:
             self._regular(archive, member, path)
         _attributes(path, member)
+
+    def _whiteout(self, parent: str, name: str) -> None:
+        """It hides what lower layers have, never what this one has, whatever comes first."""
+        if name == _OPAQUE:
+            os.setxattr(parent, _OVERLAY_OPAQUE, b"y")
+        elif not name.startswith(_WHITEOUT * 2) and name != _WHITEOUT:  # the first are aufs' own notes
+            hidden = f"{parent}/{name.removeprefix(_WHITEOUT)}"
+            if not os.path.lexists(hidden):
+                os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0))
+            elif stat.S_ISDIR(os.lstat(hidden).st_mode):
+                os.setxattr(hidden, _OVERLAY_OPAQUE, b"y")
 
     def _hard_link(self, member: tarfile.TarInfo, path: str) -> None:
         parts = self._parts(member.linkname)
@@ -234,6 +213,14 @@ class _Unpacking:
         return ArchiveError(f"cannot unpack {self._file}: {why}")
 
 
+def _is_whiteout(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
 def _attributes(path: str, member: tarfile.TarInfo) -> None:
     os.lchown(path, member.uid, member.gid)
     if member.issym():
@@ -246,26 +233,3 @@ def _attributes(path: str, member: tarfile.TarInfo) -> None:
     Path(path).chmod(stat.S_IMODE(member.mode))
     seconds = max(0, int(member.mtime))
     os.utime(path, (seconds, seconds))
-
-
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
-    """A stream of the plain archive; the kind is told by the first bytes, as the name may lie."""
-    magic = raw.read(6)
-    raw.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="rb"))
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-            raw, read_across_frames=True
-        )
-        return cast("IO[bytes]", reader)
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return cast("IO[bytes]", lzma.LZMAFile(raw))
-    if magic.startswith(b"BZh"):
-        return cast("IO[bytes]", bz2.BZ2File(raw))
-    return raw
-
-
-def _digest(file: str) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
