@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from supervisor.api.lookup import find_here, flag, seconds
+from supervisor.api.lookup import find_here, flag, seconds, stored
 from supervisor.api.views import instance_view, process_titles, process_view, run_view, stats_view
 from supervisor.core import events as ev
 from supervisor.core.exits import signal_name
@@ -74,7 +74,7 @@ class _Handlers:
 
     async def runs(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)
-        self._engine.flush()
+        await stored(self._engine)
         records = self._daemon.database.runs(entry.instance.id)
         return web.json_response({"Instance": self._view(entry), "Runs": [run_view(r) for r in records]})
 
@@ -111,7 +111,7 @@ class _Handlers:
         await self._daemon.projects.stop(
             [entry], grace_s=seconds(request, "t"), hold_s=seconds(request, "for")
         )
-        self._engine.flush()
+        await stored(self._engine)
         return web.json_response(self._view(entry))
 
     async def restart(self, request: web.Request) -> web.Response:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from supervisor.api.lookup import find_here, flag, nanoseconds, select, send, stream
+from supervisor.api.lookup import find_here, flag, nanoseconds, select, send, stored, stream
 from supervisor.core.exits import describe
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
@@ -67,6 +67,7 @@ class _Handlers:
                     break
                 await send(response, line)
         else:
+            await stored(self._daemon.engine)
             lines = _history(self._daemon, entries, last, since, until)
             while batch := await asyncio.to_thread(lambda: list(itertools.islice(lines, _BATCH))):
                 await send(response, *batch)
@@ -79,7 +80,6 @@ def _history(
 ) -> Iterator[Line]:
     """All of it in time order. The marks are looked up now, the files are read as they are asked for."""
     sources: list[Iterator[LogRecord | RunMarker] | list[RunMarker]] = []
-    daemon.engine.flush()
     for entry in entries:
         name, path = entry.stored.name, daemon.paths.instance(entry.instance.id).log
         records = logs.read(name, path, tail=tail, since_ns=since, until_ns=until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.state import StateError
 
 
 def find(engine: Engine, name: str, project: str | None) -> Entry:
@@ -50,6 +52,12 @@ def select(engine: Engine, names: Iterable[str], project: str | None) -> list[En
             {entry.instance.id: entry for entry in (find(engine, n, project) for n in wanted)}.values()
         )
     return sorted(found, key=lambda entry: entry.stored.name)
+
+
+async def stored(engine: Engine) -> None:
+    """Wait until the database has what was decided; not on a full disk, which the daemon says itself."""
+    with contextlib.suppress(StateError):
+        await engine.stored()
 
 
 def flag(request: web.Request, name: str) -> bool:

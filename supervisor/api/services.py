@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from supervisor.api.containers import freeze, kill, remove
-from supervisor.api.lookup import select, send, stream
+from supervisor.api.lookup import select, send, stored, stream
 from supervisor.core import events as ev
 from supervisor.core.exits import signal_name
 from supervisor.core.state import Resting, Running
@@ -114,7 +114,7 @@ class _Handlers:
 
     async def _stop(self, entries: list[Entry], wanted: Request) -> None:
         await self._daemon.projects.stop(entries, grace_s=wanted.grace_s, hold_s=wanted.hold_s)
-        self._daemon.engine.flush()
+        await stored(self._daemon.engine)
 
     async def _restart(self, entry: Entry, grace_s: float | None) -> str:
         engine, run = self._daemon.engine, entry.instance.run

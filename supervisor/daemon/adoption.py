@@ -15,7 +15,7 @@ from supervisor.core.paths import Paths
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.record import RecordError
-from supervisor.daemon.state import StateError, load_identity
+from supervisor.daemon.state import load_identity
 from supervisor.kernel.cgroups import Cgroup, kill_all
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.launcher import protocol
@@ -72,7 +72,7 @@ class Adoption:
         try:
             stored = load_identity(known.meta.encode("utf-8", "surrogateescape"))
             engine.restore(stored)
-        except (RecordError, StateError) as error:
+        except RecordError as error:
             engine.report(f"run {known.run} of unknown instance {known.instance} is ended: {error}")
             if isinstance(known, protocol.RunInfo):
                 engine.measures.orphans += 1

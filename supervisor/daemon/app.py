@@ -100,7 +100,7 @@ class Daemon:
         else:
             starting = await self._connect(Anew.HOST, before.clock_offset_s - offset_s)
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
-        self.engine.flush()
+        await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
         self.ready = True
         if starting:
@@ -124,7 +124,7 @@ class Daemon:
             async with patience(ending.status):
                 await ending.run(self._report)
         self._closing = True
-        self.engine.close()
+        await self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
         self.database.close()

@@ -1,8 +1,7 @@
 """The one writer: event -> `lifecycle.step` -> effects, for every instance; and what the launcher reports.
 
 Nothing that waits for a disk stands between a death and the next life: a launch is sent at once, what has
-to be stored is gathered and committed once per loop turn, and only then are exit records acknowledged. A
-disk that is full is said and tried again; the launcher keeps the records meanwhile.
+to be stored goes to `daemon.writer`, and only when it is stored are exit records acknowledged.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, assert_never
 
@@ -29,13 +28,12 @@ from supervisor.core.state import (
     meant_to_run,
 )
 from supervisor.daemon.measures import Histogram, Measures
-from supervisor.daemon.state import RunRecord, StateDatabase, StateError, Stored, save_identity
+from supervisor.daemon.state import RunRecord, StateDatabase, Stored, save_identity
+from supervisor.daemon.writer import StateWriter
 from supervisor.kernel import process
 from supervisor.launcher import protocol
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.plan import next_run
-
-_RETRY_S = 1.0
 
 
 class Process(NamedTuple):
@@ -127,7 +125,6 @@ class Engine:
         plans: Callable[[Stored], LaunchPlan],
         report: Callable[[str], None],
     ) -> None:
-        self._database = database
         self._plans = plans
         self.report = report
         self.entries: dict[str, Entry] = {}
@@ -135,11 +132,8 @@ class Engine:
         self.subscribers: set[Callable[[Published], None]] = set()
         self.measures = Measures()
         self.booting: set[str] = set()
-        self._dirty: set[str] = set()
-        self._ended: list[tuple[str, RunRecord]] = []
-        self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._writer = StateWriter(database, self._current, self._acknowledge, report, self.measures)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
 
     # --- events ---------------------------------------------------------------------------------
     def post(self, instance_id: str, event: ev.Event, at_s: float | None = None) -> None:
@@ -246,9 +240,7 @@ class Engine:
             entry.cgroup = ""
         if entry.process is not None and entry.process.run == run:
             entry.let_go()
-        self._ended.append((instance_id, kept))
-        self._dirty.add(instance_id)
-        self._flush_soon()
+        self._writer.ended(instance_id, kept)
 
     @staticmethod
     def follow(entry: Entry, info: protocol.RunInfo) -> None:
@@ -288,8 +280,7 @@ class Engine:
                 loop = asyncio.get_running_loop()
                 entry.timer = loop.call_later(wait_s, self._fire, instance.id, effect)
             case ev.Save():
-                self._dirty.add(instance.id)
-                self._flush_soon()
+                self._writer.changed(instance.id)
             case ev.Tell():
                 self._publish(entry, effect)
             case ev.StopProject():
@@ -371,66 +362,50 @@ class Engine:
         entry.changed = asyncio.Event()
 
     # --- storing ----------------------------------------------------------------------------------
-    def close(self) -> None:
+    async def stored(self) -> None:
+        """Wait until all that was decided until now is stored. Raises StateError if it cannot be."""
+        await self._writer.flushed()
+
+    async def close(self) -> None:
         """Store what is left; afterwards nothing is stored or sent any more."""
-        self.flush()
-        if self._flushing is not None:
-            self._flushing.cancel()
-        self._closed = True
+        await self._writer.close()
         self.send = _unsent
         for entry in self.entries.values():
             entry.let_go()
 
-    def _flush_soon(self) -> None:
-        if self._flushing is None and not self._closed:
-            self._flushing = asyncio.get_running_loop().call_soon(self.flush)
+    def _current(self, names: Iterable[str]) -> list[Instance]:
+        return [self.entries[name].instance for name in names if name in self.entries]
 
-    def flush(self) -> None:
-        """Commit what is to be stored, then acknowledge. On a full disk: say so, try again in a second."""
-        self._flushing = None
-        dirty = [self.entries[name].instance for name in self._dirty if name in self.entries]
-        ended, self._ended = self._ended, []
-        try:
-            self._database.commit(dirty, ended)
-        except StateError as error:
-            self.measures.state_write_failures += 1
-            self.report(f"{error}; trying again in {_RETRY_S:g} s")
-            self._ended = ended + self._ended
-            self._flushing = asyncio.get_running_loop().call_later(_RETRY_S, self.flush)
-            return
-        self._dirty.clear()
-        self.measures.state_written_wall = time.time()
-        for instance_id, record in ended:
+    def _acknowledge(self, ends: list[tuple[str, RunRecord]]) -> None:
+        for instance_id, record in ends:
             self.send(protocol.Ack(instance_id, record.run))
 
     def record_lost(self, entry: Entry, run: int, why: str) -> None:
         """Store the end of a run that a boot of the host took along."""
         entry.last_run = RunRecord(run, None, time.time(), LOST, why)
-        self._ended.append((entry.instance.id, entry.last_run))
-        self._flush_soon()
+        self._writer.ended(entry.instance.id, entry.last_run)
 
     # --- instances --------------------------------------------------------------------------------
     def add(self, stored: Stored) -> Entry:
-        """Store a new instance. Raises StateError."""
+        """A new instance, which is stored soon."""
         entry = self.restore(stored)
         self._publish(entry, ev.Tell("create"))
         return entry
 
     def restore(self, stored: Stored) -> Entry:
-        """Store an instance that is not new, but not known here. Raises StateError."""
-        self._database.put(stored)
+        """An instance that is not new, but not known here; stored soon."""
+        self._writer.new(stored)
         entry = Entry(stored)
         self.entries[stored.instance.id] = entry
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """Drop an instance that is down, from memory and database. Raises StateError."""
+        """Drop an instance that is down, from memory and soon from the database."""
         if not isinstance(entry.instance.phase, Created | Resting):
             raise AssertionError("only an instance that is down can be forgotten")
         if entry.timer is not None:
             entry.timer.cancel()
-        self.flush()
-        self._database.remove(entry.instance.id)
+        self._writer.removed(entry.instance.id)
         self.measures.forget(entry.instance.id)
         entry.let_go()
         del self.entries[entry.instance.id]

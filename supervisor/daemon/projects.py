@@ -104,6 +104,7 @@ class Projects:
             for op in plan.operations:
                 if op.verb == "orphan":
                     yield op, op.cause
+            await self._engine.stored()
 
     async def _wave(
         self, operations: list[Operation], made: dict[str, Stored], *, start_down: bool
@@ -202,6 +203,7 @@ class Projects:
             for name in sorted(own) if volumes else ():
                 if await asyncio.to_thread(self._remove_volume, name):
                     yield f"volume {name}"
+            await self._engine.stored()
 
     async def settled(self, entry: Entry) -> tuple[bool, str]:
         """Wait until it is certain whether an instance is up; (whether it is, what it has come to).

@@ -6,7 +6,7 @@ the same.
 
 Tables: `meta` (schema version, boot id), `instance` (one row each: service definition and state machine as
 JSON of `daemon.record`), `run` (the last 50 runs of each instance). One owner: the daemon of this state
-directory, from one thread.
+directory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,16 @@ class RunRecord:
     cpu_ns: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is stored in one transaction. ends: of runs, with the ids of their instances."""
+
+    new: tuple[Stored, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    ends: tuple[tuple[str, RunRecord], ...] = ()
+    removed: tuple[str, ...] = ()
+
+
 def save_identity(stored: Stored) -> bytes:
     """All of an instance but the state of its state machine, as JSON: what survives the database."""
     return msgspec.json.encode(
@@ -153,7 +163,11 @@ class _Identity(msgspec.Struct, frozen=True):
 
 
 class StateDatabase:
-    """See the module. Every write is committed when the method returns; all raise StateError."""
+    """See the module. Every write is committed when the method returns; all raise StateError.
+
+    Writing and reading have a connection each, so that one thread may write while another reads; no two
+    threads may do the same at once.
+    """
 
     def __init__(self, path: str, report: Callable[[str], None]) -> None:
         """Open or make the file. `report` is told in one line if a database had to be moved aside."""
@@ -173,9 +187,11 @@ class StateDatabase:
                 raise StateError(
                     f"cannot make the state database {path}: {second}; is the disk full?"
                 ) from second
+        self._reader = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
 
     def close(self) -> None:
         """Let go of the file."""
+        self._reader.close()
         self._db.close()
 
     def boot(self) -> Boot | None:
@@ -220,38 +236,25 @@ class StateDatabase:
                 report(f"cannot load {name}: {error}; it is left alone")
         return found
 
-    def put(self, stored: Stored) -> None:
-        """Insert or replace an instance."""
-        self._write(
-            "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                stored.instance.id,
-                stored.project,
-                stored.spec.name,
-                stored.number,
-                stored.name,
-                stored.created_wall,
-                stored.config_hash,
-                stored.working_dir,
-                save_volumes(stored.volumes),
-                save_spec(stored.spec),
-                save_instance(stored.instance),
-            ),
-        )
-
-    def commit(self, instances: Iterable[Instance], runs: Iterable[tuple[str, RunRecord]] = ()) -> None:
-        """Store the state machines of instances that were `put` before, and ends of runs, in one transaction.
+    def apply(self, changes: Changes) -> None:
+        """Store all of it, or none: one transaction.
 
         A run ends once: a second report of the same end is dropped.
         """
         try:
             with self._db:
-                for instance_id, run in runs:
-                    self._insert(instance_id, run)
+                self._db.executemany("DELETE FROM run WHERE instance = ?", [(i,) for i in changes.removed])
+                self._db.executemany("DELETE FROM instance WHERE id = ?", [(i,) for i in changes.removed])
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [_row(stored) for stored in changes.new],
+                )
                 self._db.executemany(
                     "UPDATE instance SET state = ? WHERE id = ?",
-                    [(save_instance(instance), instance.id) for instance in instances],
+                    [(save_instance(instance), instance.id) for instance in changes.instances],
                 )
+                for instance_id, run in changes.ends:
+                    self._insert(instance_id, run)
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
@@ -277,7 +280,7 @@ class StateDatabase:
 
     def runs(self, instance_id: str, last: int = RUNS_KEPT) -> list[RunRecord]:
         """The `last` stored runs, oldest first."""
-        rows = self._db.execute(
+        rows = self._reader.execute(
             f"SELECT {_RUN} FROM run WHERE instance = ? ORDER BY run DESC LIMIT ?",  # noqa: S608 - a constant
             (instance_id, last),
         )
@@ -285,27 +288,27 @@ class StateDatabase:
 
     def last_runs(self) -> dict[str, RunRecord]:
         """The newest stored run of every instance that has one."""
-        rows = self._db.execute(f"SELECT instance, {_RUN}, max(run) FROM run GROUP BY instance")  # noqa: S608
+        rows = self._reader.execute(f"SELECT instance, {_RUN}, max(run) FROM run GROUP BY instance")  # noqa: S608
         return {row[0]: _record(row[1:-1]) for row in rows}
-
-    def remove(self, instance_id: str) -> None:
-        """Forget an instance and its runs."""
-        try:
-            with self._db:
-                self._db.execute("DELETE FROM run WHERE instance = ?", (instance_id,))
-                self._db.execute("DELETE FROM instance WHERE id = ?", (instance_id,))
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        try:
-            with self._db:
-                self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
 
     def _failure(self, error: sqlite3.Error) -> StateError:
         return StateError(f"cannot write to the state database {self._path}: {error}; is the disk full?")
+
+
+def _row(stored: Stored) -> tuple[object, ...]:
+    return (
+        stored.instance.id,
+        stored.project,
+        stored.spec.name,
+        stored.number,
+        stored.name,
+        stored.created_wall,
+        stored.config_hash,
+        stored.working_dir,
+        save_volumes(stored.volumes),
+        save_spec(stored.spec),
+        save_instance(stored.instance),
+    )
 
 
 def _record(row: tuple[Any, ...]) -> RunRecord:
@@ -315,7 +318,7 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
 
 def _open(path: str) -> sqlite3.Connection:
     """Raises sqlite3.DatabaseError for what is no database of this schema."""
-    db = sqlite3.connect(path, timeout=5.0)
+    db = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")

@@ -15,7 +15,7 @@ import pytest
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.model import Mount, Policy, RestartRules, ServiceSpec
 from supervisor.core.state import Instance, Running, Waiting
-from supervisor.daemon.state import RUNS_KEPT, Boot, RunRecord, StateDatabase, Stored
+from supervisor.daemon.state import RUNS_KEPT, Boot, Changes, RunRecord, StateDatabase, Stored
 
 SPEC = ServiceSpec(
     "web", command=("sleep", "9"), mounts=(Mount("volume", "/data", "p_data"),), environment=(("A", "b"),)
@@ -41,11 +41,11 @@ def test_what_was_put_loads_equal(tmp_path: Path) -> None:
     """load(save(s)) == s, over a close of the file."""
     path = str(tmp_path / "s.db")
     database = StateDatabase(path, quiet)
-    database.put(stored())
+    database.apply(Changes(new=(stored(),)))
     changed = replace(
         stored().instance, phase=Waiting(4, 9.0), last=SpawnFailure("exec", 2, "x", 127), timer=4
     )
-    database.commit([changed])
+    database.apply(Changes(instances=(changed,)))
     database.save_boot(Boot("boot-1", 7.5))
     database.close()
     again = StateDatabase(path, quiet)
@@ -57,15 +57,15 @@ def test_what_was_put_loads_equal(tmp_path: Path) -> None:
 def test_the_last_fifty_runs_are_kept_and_a_run_is_recorded_once(tmp_path: Path) -> None:
     """A second report of the same end changes nothing."""
     database = StateDatabase(str(tmp_path / "s.db"), quiet)
-    database.put(stored())
+    database.apply(Changes(new=(stored(),)))
     for run in range(1, RUNS_KEPT + 6):
-        database.commit([], [("p-web-1", RunRecord(run, 1.0, 2.0, Exit(run % 7), "why"))])
-    database.commit([], [("p-web-1", RunRecord(RUNS_KEPT + 5, 1.0, 3.0, Exit(99), "again"))])
+        database.apply(Changes(ends=(("p-web-1", RunRecord(run, 1.0, 2.0, Exit(run % 7), "why")),)))
+    database.apply(Changes(ends=(("p-web-1", RunRecord(RUNS_KEPT + 5, 1.0, 3.0, Exit(99), "again")),)))
     runs = database.runs("p-web-1")
     assert [record.run for record in runs] == list(range(6, RUNS_KEPT + 6))
     assert runs[-1].ending != Exit(99)
     assert database.runs("p-web-1", last=1) == runs[-1:]
-    database.remove("p-web-1")
+    database.apply(Changes(removed=("p-web-1",)))
     assert database.runs("p-web-1") == []
     assert database.load(quiet) == []
     database.close()
@@ -83,7 +83,7 @@ def test_a_torn_or_foreign_database_is_moved_aside(tmp_path: Path, damage: str) 
     else:
         database = StateDatabase(str(path), quiet)
         for number in range(200):
-            database.put(stored(f"p-web-{number}"))
+            database.apply(Changes(new=(stored(f"p-web-{number}"),)))
         database.close()
         content = path.read_bytes()
         if damage == "garbage":
@@ -98,7 +98,7 @@ def test_a_torn_or_foreign_database_is_moved_aside(tmp_path: Path, damage: str) 
     told: list[str] = []
     database = StateDatabase(str(path), told.append)
     assert database.load(quiet) == []
-    database.put(stored())
+    database.apply(Changes(new=(stored(),)))
     database.close()
     aside = [name for name in os.listdir(tmp_path) if ".damaged-" in name]
     assert aside, "the old file is kept"
@@ -114,12 +114,13 @@ def test_a_kill_at_any_moment_leaves_a_state_that_loads(tmp_path: Path) -> None:
         "from dataclasses import replace\n"
         "from supervisor.core.model import ServiceSpec\n"
         "from supervisor.core.state import Instance\n"
-        "from supervisor.daemon.state import StateDatabase, Stored\n"
+        "from supervisor.daemon.state import Changes, StateDatabase, Stored\n"
         "database = StateDatabase(sys.argv[1], print)\n"
         "instance = Instance('i')\n"
-        "database.put(Stored(instance, ServiceSpec('web'), 'p', 1, 'n', 0.0, 'h', '/'))\n"
+        "made = Stored(instance, ServiceSpec('web'), 'p', 1, 'n', 0.0, 'h', '/')\n"
+        "database.apply(Changes(new=(made,)))\n"
         "for run in range(int(sys.argv[2]), 10**9):\n"
-        "    database.commit([replace(instance, run=run)])\n"
+        "    database.apply(Changes(instances=(replace(instance, run=run),)))\n"
         "    print(run, flush=True)\n"
     )
     last = 0
