@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
@@ -19,6 +20,9 @@ from supervisor.daemon.state import StateError
 from supervisor.daemon.systemd import SystemdError, is_ending, notify, watchdog_s
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
+
+if TYPE_CHECKING:
+    from supervisor.compose import Loaded
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -78,15 +82,14 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
     from supervisor import compose
 
     good = True
+    taken: dict[str, Path] = {}
     for path in sorted(Path(daemon.settings.projects_dir).glob("*.y*ml")):
         try:
-            name = compose.normalize_project_name(path.stem)
-            named = os.environ | {"COMPOSE_PROJECT_NAME": name}
-            project = (
-                await asyncio.to_thread(
-                    compose.load_project, [str(path)], project_name=None, project_dir=None, env=named
-                )
-            ).project
+            project = (await asyncio.to_thread(_load, path)).project
+            if (other := taken.setdefault(project.name, path)) != path:
+                good = False
+                report(f"cannot bring up {path}: {other} is the project {project.name}, too; rename one")
+                continue
             async for operation, outcome in daemon.projects.up(project, start_down=False):
                 if operation.verb == "orphan":  # what became of the others is told by their events
                     report(f"{operation.name}: {outcome}")
@@ -98,6 +101,16 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
             good = False
             report(f"cannot bring up {path}: {error}")
     daemon.engine.measures.reloaded(ok=good, wall=time.time())
+
+
+def _load(path: Path) -> Loaded:
+    """A file of the projects directory: its own `name:`, or that of the file. Raises ComposeErrors."""
+    from supervisor import compose
+
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    return compose.load_project(
+        [str(path)], project_name=None, project_dir=None, env=env, default_name=path.stem
+    )
 
 
 def until_signal() -> asyncio.Future[None]:

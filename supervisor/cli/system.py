@@ -13,22 +13,26 @@ from supervisor import __version__
 from supervisor.cli import output
 from supervisor.cli.client import UnreachableError
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, Context
-from supervisor.daemon.settings import Settings
+from supervisor.daemon.settings import LOG_FORMATS, LOG_LEVELS, Settings
 
 
 @click.command()
 @click.option("--projects-dir", help="Compose files that are brought up (SHIPKEEPER_PROJECTS_DIR).")
 @click.option("--api-group", help="Group that may use the API (SHIPKEEPER_API_GROUP).")
-@click.option(
-    "--log-format", type=click.Choice(["auto", "json", "text"]), help="auto: json but on a terminal."
-)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to tell (SHIPKEEPER_LOG_LEVEL).")
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="auto: by terminal.")
 @click.pass_obj
-def daemon(context: Context, projects_dir: str | None, api_group: str | None, log_format: str | None) -> None:
+def daemon(context: Context, **given: str | None) -> None:
     """Run the supervisor. SIGTERM leaves the services running, and the next one adopts them; SIGHUP reads
     the projects again."""
     from supervisor.cli.host import run_daemon
 
-    given = {"projects_dir": projects_dir, "api_group": api_group, "log_format": log_format}
+    given = {
+        "projects_dir": projects_dir,
+        "api_group": api_group,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
     changes: dict[str, Any] = {name: text for name, text in given.items() if text is not None}
     settings = replace(context.settings, **changes)
     asyncio.run(run_daemon(settings))

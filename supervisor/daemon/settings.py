@@ -12,6 +12,8 @@ import yaml
 from supervisor.core.paths import Paths
 
 DEFAULT_FILE = "/etc/shipkeeper/shipkeeper.yaml"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "json", "console")
 
 
 class SettingsError(Exception):
@@ -66,6 +68,10 @@ def load_settings(env: Mapping[str, str], **flags: str | None) -> Settings:
         flag = flags.get(field.name)
         if flag is not None:
             settings = _set(settings, field.name, flag)
+    for name, values in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+        if getattr(settings, name) not in values:
+            forms = f"{', '.join(values[:-1])} or {values[-1]}"
+            raise SettingsError(f"cannot use {name} {getattr(settings, name)!r}: write {forms}")
     for name in ("state_dir", "run_dir"):
         if not getattr(settings, name).startswith("/"):
             raise SettingsError(f"cannot use {name} {getattr(settings, name)!r}: write an absolute path")

@@ -243,9 +243,13 @@ def test_projects_of_the_directory_come_up_and_policies_decide_after_a_restart(
         "  unless: {command: sleep 1000, restart: unless-stopped, init: true, network_mode: host}\n"
     )
     (supervisor.base / "projects/broken.yaml").write_text("services: {a: {comand: x}}\n")
+    (supervisor.base / "projects/named.yaml").write_text(
+        "name: other\nservices: {own: {command: sleep 1000, init: true, network_mode: host}}\n"
+    )
     assert supervisor.daemon is not None
     supervisor.daemon.send_signal(signal.SIGHUP)
-    until(lambda: supervisor.ok("ps", "--format", "json").count('"State": "running"') == 2, "both run")
+    until(lambda: supervisor.ok("ps", "--format", "json").count('"State": "running"') == 3, "all run")
+    assert supervisor.row("own")["Project"] == "other"
     assert supervisor.row("always")["Project"] == "shop"
     supervisor.ok("stop", "always", "unless")
     supervisor.kill()
