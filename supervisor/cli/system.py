@@ -22,17 +22,11 @@ from supervisor.daemon.settings import LOG_FORMATS, LOG_LEVELS, Settings
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much to tell (SHIPKEEPER_LOG_LEVEL).")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="auto: by terminal.")
 @click.pass_obj
-def daemon(context: Context, **given: str | None) -> None:
+def daemon(context: Context, /, **given: str | None) -> None:
     """Run the supervisor. SIGTERM leaves the services running, and the next one adopts them; SIGHUP reads
     the projects again."""
     from supervisor.cli.host import run_daemon
 
-    given = {
-        "projects_dir": projects_dir,
-        "api_group": api_group,
-        "log_level": log_level,
-        "log_format": log_format,
-    }
     changes: dict[str, Any] = {name: text for name, text in given.items() if text is not None}
     settings = replace(context.settings, **changes)
     asyncio.run(run_daemon(settings))
