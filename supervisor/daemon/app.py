@@ -88,10 +88,12 @@ class Daemon:
         self.engine = Engine(self.database, plans.plan, self._report)
         self.plans = plans
         self.projects = Projects(self.engine, plans.remove, plans.remove_volume)
-        last = self.database.last_runs()
+        last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
             name = stored.instance.id
-            self.engine.entries[name] = Entry(stored, last_run=last.get(name))
+            run, wall = began.get(name, (0, 0.0))
+            started = wall if run == stored.instance.run else None
+            self.engine.entries[name] = Entry(stored, started_wall=started, last_run=last.get(name))
         boot_id = host.boot_id()
         offset_s = time.time() - boottime_s()
         before = self.database.boot()

@@ -373,8 +373,12 @@ class Engine:
         for entry in self.entries.values():
             entry.let_go()
 
-    def _current(self, names: Iterable[str]) -> list[Instance]:
-        return [self.entries[name].instance for name in names if name in self.entries]
+    def _current(self, names: Iterable[str]) -> list[tuple[Instance, float | None]]:
+        found = [self.entries[name] for name in names if name in self.entries]
+        return [
+            (entry.instance, entry.started_wall if isinstance(entry.instance.phase, Running) else None)
+            for entry in found
+        ]
 
     def _acknowledge(self, ends: list[tuple[str, RunRecord]]) -> None:
         for instance_id, record in ends:
@@ -382,7 +386,7 @@ class Engine:
 
     def record_lost(self, entry: Entry, run: int, why: str) -> None:
         """Store the end of a run that a boot of the host took along."""
-        entry.last_run = RunRecord(run, None, time.time(), LOST, why)
+        entry.last_run = RunRecord(run, entry.started_wall, time.time(), LOST, why)
         self._writer.ended(entry.instance.id, entry.last_run)
 
     # --- instances --------------------------------------------------------------------------------

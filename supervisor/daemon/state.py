@@ -53,6 +53,9 @@ CREATE TABLE IF NOT EXISTS run (
     ending BLOB NOT NULL, verdict TEXT NOT NULL, user_s REAL NOT NULL, system_s REAL NOT NULL,
     max_rss_bytes INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, PRIMARY KEY (instance, run)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS began (
+    instance TEXT PRIMARY KEY, run INTEGER NOT NULL, wall REAL NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -100,12 +103,17 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is stored in one transaction. ends: of runs, with the ids of their instances."""
+    """What is stored in one transaction. ends: of runs, with the ids of their instances.
+
+    began: the newest runs of instances, and when they began by the wall clock: nobody tells of that any more
+    after a host went down without a word.
+    """
 
     new: tuple[Stored, ...] = ()
     instances: tuple[Instance, ...] = ()
     ends: tuple[tuple[str, RunRecord], ...] = ()
     removed: tuple[str, ...] = ()
+    began: tuple[tuple[str, int, float], ...] = ()
 
 
 def save_identity(stored: Stored) -> bytes:
@@ -255,6 +263,8 @@ class StateDatabase:
                 )
                 for instance_id, run in changes.ends:
                     self._insert(instance_id, run)
+                self._db.executemany("DELETE FROM began WHERE instance = ?", [(i,) for i in changes.removed])
+                self._db.executemany("INSERT OR REPLACE INTO began VALUES (?, ?, ?)", changes.began)
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
@@ -285,6 +295,11 @@ class StateDatabase:
             (instance_id, last),
         )
         return [_record(row) for row in rows][::-1]
+
+    def began(self) -> dict[str, tuple[int, float]]:
+        """The newest run that is known to have begun, and when, of every instance that has one."""
+        rows = self._db.execute("SELECT instance, run, wall FROM began")
+        return {instance: (run, wall) for instance, run, wall in rows}
 
     def last_runs(self) -> dict[str, RunRecord]:
         """The newest stored run of every instance that has one."""

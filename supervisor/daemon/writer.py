@@ -45,13 +45,14 @@ class _Marked:
 class StateWriter:
     """See the module. All methods belong to the event loop.
 
-    current: the states of those of these instances that are still there. stored: told of ends that are safe.
+    current: the states of those of these instances that are still there, and when the run of each that runs
+    began by the wall clock. stored: told of ends that are safe.
     """
 
     def __init__(
         self,
         database: StateDatabase,
-        current: Callable[[Iterable[str]], list[Instance]],
+        current: Callable[[Iterable[str]], list[tuple[Instance, float | None]]],
         stored: Callable[[list[End]], None],
         report: Callable[[str], None],
         measures: Measures,
@@ -126,9 +127,11 @@ class StateWriter:
         """One transaction; whether it was stored."""
         marked, self._marked = self._marked, _Marked()
         waiting, self._waiting = self._waiting, []
+        current = self._current(marked.changed)
         changes = Changes(
             new=tuple(marked.new.values()),
-            instances=tuple(self._current(marked.changed)),
+            instances=tuple(instance for instance, _ in current),
+            began=tuple((instance.id, instance.run, wall) for instance, wall in current if wall is not None),
             ends=tuple(marked.ends),
             removed=tuple(marked.removed),
         )

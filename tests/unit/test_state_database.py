@@ -54,6 +54,21 @@ def test_what_was_put_loads_equal(tmp_path: Path) -> None:
     again.close()
 
 
+def test_when_a_run_began_is_known_after_a_power_cut(tmp_path: Path) -> None:
+    """Of the newest run of each instance, until the instance goes."""
+    path = str(tmp_path / "s.db")
+    database = StateDatabase(path, quiet)
+    database.apply(Changes(new=(stored(),)))
+    database.apply(Changes(began=(("p-web-1", 1, 100.5),)))
+    database.apply(Changes(began=(("p-web-1", 2, 200.5),)))
+    database.close()
+    again = StateDatabase(path, quiet)
+    assert again.began() == {"p-web-1": (2, 200.5)}
+    again.apply(Changes(removed=("p-web-1",)))
+    assert again.began() == {}
+    again.close()
+
+
 def test_the_last_fifty_runs_are_kept_and_a_run_is_recorded_once(tmp_path: Path) -> None:
     """A second report of the same end changes nothing."""
     database = StateDatabase(str(tmp_path / "s.db"), quiet)
