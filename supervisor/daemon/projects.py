@@ -189,6 +189,10 @@ class Projects:
         self._engine.forget(entry)
         await asyncio.to_thread(self._remove_files, entry.stored)
 
+    async def _removed(self, entry: Entry) -> str:
+        await self.remove(entry)
+        return entry.stored.name
+
     async def down(
         self, project: str, *, volumes: bool = False, grace_s: float | None = None
     ) -> AsyncIterator[str]:
@@ -196,9 +200,9 @@ class Projects:
         async with self._locks.setdefault(project, asyncio.Lock()):
             entries = self.entries(project)
             await self.stop(entries, manual=True, grace_s=grace_s)
-            for entry in entries:
-                await self.remove(entry)
-                yield entry.stored.name
+            removing = [asyncio.ensure_future(self._removed(entry)) for entry in entries]
+            for gone in asyncio.as_completed(removing):
+                yield await gone
             own = {v.name for entry in entries for v in entry.stored.volumes if not v.external}
             for name in sorted(own) if volumes else ():
                 if await asyncio.to_thread(self._remove_volume, name):
