@@ -223,7 +223,9 @@ def _is_whiteout(path: str) -> bool:
 
 def _attributes(path: str, member: tarfile.TarInfo) -> None:
     os.lchown(path, member.uid, member.gid)
+    seconds = max(0, int(member.mtime))
     if member.issym():
+        os.utime(path, (seconds, seconds), follow_symlinks=False)
         return
     for key, value in member.pax_headers.items():
         name = key.removeprefix("SCHILY.xattr.")
@@ -231,5 +233,4 @@ def _attributes(path: str, member: tarfile.TarInfo) -> None:
         if name != key and (name == "security.capability" or name.startswith("user.")):
             os.setxattr(path, name, value.encode("utf-8", "surrogateescape"))
     Path(path).chmod(stat.S_IMODE(member.mode))
-    seconds = max(0, int(member.mtime))
     os.utime(path, (seconds, seconds))
