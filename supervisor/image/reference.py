@@ -21,7 +21,7 @@ _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
 _NAME_MAX = 255
 
 
-class ReferenceError(ValueError):  # noqa: A001 - the field's word; nobody here means the builtin
+class InvalidReferenceError(ValueError):
     """A text that names no image. The text of the error says why."""
 
 
@@ -65,10 +65,12 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """The image that a text names, with `latest` where nothing else is said. Raises ReferenceError."""
+    """The image that a text names, with `latest` where nothing else is said. Raises InvalidReferenceError."""
     rest, _, digest = text.partition("@")
     if "@" in text and not _DIGEST.fullmatch(digest):
-        raise ReferenceError(f"invalid reference format: {digest!r} is no digest (sha256: and 64 hex digits)")
+        raise InvalidReferenceError(
+            f"invalid reference format: {digest!r} is no digest (sha256: and 64 hex digits)"
+        )
     first, slash, others = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         domain, path = first, others
@@ -79,19 +81,23 @@ def parse_reference(text: str) -> Reference:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in path:
         if re.fullmatch(r"[a-f0-9]{64}", path):
-            raise ReferenceError(f"invalid repository name {path}: 64 hex digits are an id, and no name")
+            raise InvalidReferenceError(
+                f"invalid repository name {path}: 64 hex digits are an id, and no name"
+            )
         path = f"library/{path}"
     shown = path.removeprefix("library/")
     if not _DOMAIN.fullmatch(domain):
-        raise ReferenceError(f"invalid reference format: {domain!r} is no registry")
+        raise InvalidReferenceError(f"invalid reference format: {domain!r} is no registry")
     if not _PATH.fullmatch(path):
         if path.lower() != path:
-            raise ReferenceError(f"invalid reference format: repository name ({shown}) must be lowercase")
-        raise ReferenceError(f"invalid reference format: {shown!r} is no repository name")
+            raise InvalidReferenceError(
+                f"invalid reference format: repository name ({shown}) must be lowercase"
+            )
+        raise InvalidReferenceError(f"invalid reference format: {shown!r} is no repository name")
     if colon and not _TAG.fullmatch(tag):
-        raise ReferenceError(f"invalid reference format: {tag!r} is no tag")
+        raise InvalidReferenceError(f"invalid reference format: {tag!r} is no tag")
     if len(domain) + 1 + len(path) > _NAME_MAX:
-        raise ReferenceError(f"invalid reference format: a name has at most {_NAME_MAX} characters")
+        raise InvalidReferenceError(f"invalid reference format: a name has at most {_NAME_MAX} characters")
     return Reference(domain, path, tag, digest).tagged()
 
 
