@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from supervisor.daemon.app import Daemon, DaemonError
-from supervisor.daemon.metrics import exposition, snapshot
+from supervisor.daemon.metrics import Snapshot, exposition, snapshot
 from supervisor.daemon.usage import usages
+from supervisor.kernel import allocator
 
 
 async def _collect(daemon: Daemon) -> bytes:
@@ -28,7 +29,13 @@ async def _collect(daemon: Daemon) -> bytes:
         logs.setdefault(str(name), {})[str(stream)] = int(count), int(lost)
     restarts = 0 if counted is None else counted.restarts
     taken = snapshot(daemon.engine, time.time(), used, logs, restarts)
-    return await asyncio.to_thread(exposition, taken)
+    return await asyncio.to_thread(_text, taken)
+
+
+def _text(taken: Snapshot) -> bytes:
+    text = exposition(taken)
+    allocator.give_back()  # thousands of samples, until the next scrape
+    return text
 
 
 @contextlib.asynccontextmanager

@@ -29,7 +29,7 @@ from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase
 from supervisor.daemon.systemd import SystemdError, patience, services_cgroup
-from supervisor.kernel import host
+from supervisor.kernel import allocator, host
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
@@ -77,6 +77,7 @@ class Daemon:
         """Raises DaemonError, StateError, LauncherError, HostError."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one pidfd for each service
+        allocator.use_one_arena()
         self._prepare_directories()
         try:
             self.cgroups = detect()
@@ -105,6 +106,7 @@ class Daemon:
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
         self.ready = True
+        allocator.give_back()  # what imports and loading left
         if starting:
             entries = [self.engine.entries[name] for name in starting]
             self._starting = self._background(self.projects.start(entries, self._anew.value))

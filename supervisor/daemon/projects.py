@@ -19,6 +19,7 @@ from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.state import Stored
+from supervisor.kernel import allocator
 from supervisor.runtime.translate import PlanError
 
 SETTLED_S = 1.0
@@ -105,6 +106,7 @@ class Projects:
                 if op.verb == "orphan":
                     yield op, op.cause
             await self._engine.stored()
+            allocator.give_back()  # the model, and what the plans were made with
 
     async def _wave(
         self, operations: list[Operation], made: dict[str, Stored], *, start_down: bool

@@ -196,6 +196,7 @@ class StateDatabase:
                     f"cannot make the state database {path}: {second}; is the disk full?"
                 ) from second
         self._reader = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+        self._reader.execute("PRAGMA cache_size=-256")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -337,6 +338,7 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA cache_size=-256")  # KiB: rows are read once, by key
         row = db.execute("PRAGMA quick_check(1)").fetchone()
         if row is None or row[0] != "ok":
             raise sqlite3.DatabaseError(f"it is damaged ({row[0] if row else 'no answer'})")
