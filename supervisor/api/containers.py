@@ -18,7 +18,7 @@ from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Resting, Running, Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, boottime_s
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.projects import is_down, rests
 from supervisor.daemon.usage import host_memory_bytes, processes, usages
 from supervisor.kernel.usage import Usage
 
@@ -154,7 +154,7 @@ class _Handlers:
                     entry, lambda i: i.run > run or (not isinstance(i.phase, Running) and i.last is not None)
                 )
             case "up":
-                await self._engine.until(entry, lambda i: isinstance(i.phase, Running | Resting))
+                await self._engine.until(entry, lambda i: isinstance(i.phase, Running) or rests(i))
             case _:
                 raise web.HTTPBadRequest(
                     text=f"cannot wait for {condition!r}: write not-running, next-exit or up"

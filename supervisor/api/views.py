@@ -28,7 +28,12 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
     phase = instance.phase
     ending = instance.last
     state = docker_state(instance)
-    next_wall = now_wall + phase.until_s - now_s if isinstance(phase, Waiting) else None
+    next_wall: float | None = None
+    match phase:
+        case Waiting(until_s=at_s) | Resting(resume_s=float() as at_s):
+            next_wall = now_wall + at_s - now_s
+        case _:
+            pass
     return {
         "Id": instance.id,
         "Name": stored.name,

@@ -62,9 +62,7 @@ def ps_table(views: Sequence[Json], width: int | None) -> str:
     """The table of `ps`. width: of a terminal; the reason is cut to it, then columns drop from the right."""
     head = ["NAME", "SERVICE", "STATUS", "RESTARTS", "PID", "CPU", "MEM"]
     rows = [_ps_row(view) for view in views]
-    reasons = [
-        view["Reason"] if view["State"]["Status"] in ("exited", "restarting") else "" for view in views
-    ]
+    reasons = [_why_down(view) for view in views]
     if width is None:
         return table([*head, ""], [[*row, why] for row, why in zip(rows, reasons, strict=True)])
     columns = len(head)
@@ -74,6 +72,19 @@ def ps_table(views: Sequence[Json], width: int | None) -> str:
     left = width - _width(head[:columns], [row[:columns] for row in rows]) - 2
     cut = [why if len(why) <= left else why[: max(0, left - 1)] + "…" if left > 1 else "" for why in reasons]
     return table([*head[:columns], ""], [[*row[:columns], why] for row, why in zip(rows, cut, strict=True)])
+
+
+def _why_down(view: Json) -> str:
+    """The reason of one that does not run, and when a stop for a time ends."""
+    match view["State"]["Status"]:
+        case "restarting":
+            return str(view["Reason"])
+        case "exited" if view["NextRestartAt"]:
+            return f"{view['Reason']}; starts again in {duration(-since(view['NextRestartAt']))}"
+        case "exited":
+            return str(view["Reason"])
+        case _:
+            return ""
 
 
 def _width(head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

@@ -46,6 +46,11 @@ def is_down(instance: Instance) -> bool:
     return isinstance(instance.phase, Created | Resting)
 
 
+def rests(instance: Instance) -> bool:
+    """Down, and not only for a time."""
+    return isinstance(instance.phase, Resting) and instance.phase.timer is None
+
+
 def has_begun(instance: Instance) -> bool:
     """A start has come to something: it runs, or waits for the next try, or is down again."""
     return isinstance(instance.phase, Running | Waiting | Resting)
@@ -218,7 +223,7 @@ class Projects:
         way is neither; without a limit of restarts that can take for ever.
         """
         while True:
-            await self._engine.until(entry, lambda i: isinstance(i.phase, Running | Resting))
+            await self._engine.until(entry, lambda i: isinstance(i.phase, Running) or rests(i))
             instance = entry.instance
             if not isinstance(instance.phase, Running):
                 return instance.last is not None and instance.last.code == 0, outcome(entry)

@@ -318,3 +318,16 @@ def test_a_stop_of_the_project_ends_dependents_first(supervisor: Supervisor) -> 
         for view in json.loads(supervisor.ok("inspect", "base", "one", "two"))
     }
     assert ended["base"] > max(ended["one"], ended["two"])
+
+
+def test_a_stop_for_a_time_tells_when_it_ends_and_ends(supervisor: Supervisor) -> None:
+    supervisor.compose(
+        "name: held\nservices:\n  web: {command: sleep 1000, network_mode: none, stop_signal: SIGKILL}\n"
+    )
+    supervisor.ok("up", "-d")
+    supervisor.ok("stop", "--for", "30m", "web")
+    assert re.search(r"stopped by you; starts again in (30|29) minutes", supervisor.ok("ps", "-a"))
+    supervisor.ok("start", "web")
+    assert supervisor.run("stop", "--for", "soon", "web").returncode == 2
+    supervisor.ok("stop", "--for", "1ms", "web")
+    assert supervisor.ok("wait", "--condition", "up", "--timeout", "60", "web") == "web: running\n"
