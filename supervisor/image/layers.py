@@ -78,6 +78,12 @@ class Layers:
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
+    def keep_blob(self, layer: Layer, blob: str, media_type: str) -> Layer:
+        """Note which blob a layer came from."""
+        noted = Layer(layer.diff_id, layer.size, blob, media_type)
+        replace_file(f"{self._place(layer.diff_id)}/layer.json", msgspec.json.encode(noted))
+        return noted
+
     def adopt(self, directory: str, *, newest_s: int | None) -> Layer:
         """Take a directory of overlayfs, on the same file system, over as a layer: it is moved, not copied.
 

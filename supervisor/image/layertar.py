@@ -49,6 +49,11 @@ def write_layer(root: str, write: Callable[[bytes], object], *, newest_s: int | 
     write(b"\0" * (2 * _BLOCK))
 
 
+def write_member(name: str, size: int, write: Callable[[bytes], object]) -> None:
+    """The header of a plain file of root's; its content, filled up to a whole block, is the caller's part."""
+    write(_headers(_Entry(name.encode(), b"0", size=size)))
+
+
 def _entries(
     root: bytes, inside: bytes, links: dict[tuple[int, int], bytes], newest_s: int | None
 ) -> Iterator[tuple[bytes, _Entry]]:
