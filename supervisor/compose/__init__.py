@@ -9,8 +9,9 @@ Which keys are built is in `keys`; where we differ from Compose on purpose is sa
 
 from supervisor.compose.document import config_document, to_yaml
 from supervisor.compose.files import find_files
+from supervisor.compose.naming import normalize_project_name
 from supervisor.compose.problems import ComposeError, ComposeErrors, Problem
-from supervisor.compose.project import Loaded, load_project, normalize_project_name
+from supervisor.compose.project import Loaded, load_project
 
 __all__ = [
     "ComposeError",

@@ -18,17 +18,18 @@ from typing import Any
 from supervisor.compose import keys, yamltext
 from supervisor.compose.context import Context
 from supervisor.compose.envfiles import project_variables, read_bytes, service_environment, why
+from supervisor.compose.interpolation import Interpolation
 from supervisor.compose.merge import even_out, merge
+from supervisor.compose.naming import project_name as name_of
 from supervisor.compose.problems import Findings, Mark, Problem, in_order
 from supervisor.compose.reader import Reader
 from supervisor.compose.select import select
-from supervisor.compose.service import Draft, read_service, string_pairs
-from supervisor.compose.template import TemplateError, substitute
+from supervisor.compose.service import Draft, read_service
 from supervisor.compose.tree import Node, quote
-from supervisor.core.model import Project, ServiceSpec, Volume
+from supervisor.compose.volumes import read_volumes
+from supervisor.core.model import Project, ServiceSpec
 
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _VERSION = (
     "the attribute `version` is obsolete, it will be ignored, please remove it to avoid potential confusion"
 )
@@ -76,10 +77,10 @@ def load_project(
     documents = [document for file in files for document in _read(file, findings)]
     if not files:
         findings.error(Mark(""), "", "no Compose file is named", "name one with -f FILE")
-    name = _project_name(documents, project_name, default_name or directory, variables, findings)
+    name = name_of(documents, project_name, default_name or directory, variables, findings)
     variables["COMPOSE_PROJECT_NAME"] = name
 
-    interpolation = _Interpolation(variables, findings)
+    interpolation = Interpolation(variables, findings)
     tree: Node | None = None
     for document in documents:
         plain = interpolation.node(document, "")
@@ -95,7 +96,7 @@ def load_project(
     top = reader.mapping(tree, "", keys.TOP, "services: {web: {command: sleep 60}}") or {}
     if "name" in top:
         reader.string(top["name"], "name", "my-project")
-    volumes, volume_documents = _volumes(reader, top.get("volumes"), name)
+    volumes, volume_documents = read_volumes(reader, top.get("volumes"), name)
     context = Context(reader, directory, variables, volumes)
     drafts = _services(context, top.get("services"), tree)
 
@@ -126,11 +127,6 @@ def load_project(
             "extensions": _extensions(tree),
         },
     )
-
-
-def normalize_project_name(text: str) -> str:
-    """The project name that a directory's name gives: lower case, of letters, digits, `-` and `_`."""
-    return re.sub(r"[^a-z0-9_-]", "", text.lower()).lstrip("_-")
 
 
 # --- files and names -----------------------------------------------------------------------------
@@ -165,152 +161,7 @@ def _is_mapping(document: Node, findings: Findings) -> bool:
     return False
 
 
-def _project_name(
-    documents: Sequence[Node],
-    given: str | None,
-    directory: str,
-    variables: Mapping[str, str],
-    findings: Findings,
-) -> str:
-    """The name of the project; a wrong one is noted."""
-    chosen = given or variables.get("COMPOSE_PROJECT_NAME")
-    if chosen:
-        if normalize_project_name(chosen) != chosen:
-            source = "-p" if given else "COMPOSE_PROJECT_NAME"
-            near = normalize_project_name(chosen) or "my-project"
-            findings.error(
-                Mark(""),
-                "",
-                f'invalid project name "{chosen}": must consist only of lowercase alphanumeric characters,'
-                " hyphens, and underscores as well as start with a letter or number",
-                f"write {source} {near}" if given else f"set {source}={near}",
-            )
-        return chosen
-    written = ""
-    for document in documents:
-        node = document.value.get("name") if isinstance(document.value, dict) else None
-        if node is not None and isinstance(node.value, str) and node.value:
-            try:
-                written = normalize_project_name(substitute(node.value, variables.get))
-            except TemplateError:
-                continue  # it is noted when the whole file is interpolated
-    name = written or normalize_project_name(directory.rpartition("/")[2])
-    if not name:
-        findings.error(
-            Mark(documents[0].mark.file if documents else ""),
-            "name",
-            "project name must not be empty",
-            "add `name: my-project`, or use -p my-project",
-        )
-    return name
-
-
-class _Interpolation:
-    """Replaces variables in the values of a document, and notes those without a value once each."""
-
-    def __init__(self, variables: Mapping[str, str], findings: Findings) -> None:
-        self.variables = variables
-        self.findings = findings
-        self.told: set[str] = set()
-
-    def node(self, node: Node, path: str) -> Node:
-        match node.value:
-            case str() as text if "$" in text:
-                return node.with_value(self._text(text, node, path))
-            case dict() as entries:
-                changed = {
-                    key: self.node(item, f"{path}.{key}" if path else key) for key, item in entries.items()
-                }
-                return Node(changed, node.mark, node.keys, None, node.tag)
-            case list() as items:
-                listed = [self.node(item, f"{path}[{index}]") for index, item in enumerate(items)]
-                return Node(listed, node.mark, node.keys, None, node.tag)
-            case _:
-                return node
-
-    def _text(self, text: str, node: Node, path: str) -> str:
-        def unset(name: str) -> None:
-            if name not in self.told:
-                self.told.add(name)
-                self.findings.warn(
-                    node.mark,
-                    path,
-                    f'the variable "{name}" is not set, a blank string is used',
-                    f"set it, or write ${{{name}:-}}",
-                )
-
-        try:
-            return substitute(text, self.variables.get, unset)
-        except TemplateError as error:
-            self.findings.error(node.mark, path, f"{path}: {error}", error.hint)
-            return text
-
-
 # --- sections ------------------------------------------------------------------------------------
-
-
-def _volumes(
-    reader: Reader, node: Node | None, project: str
-) -> tuple[dict[str, Volume], dict[str, dict[str, Any]]]:
-    found: dict[str, Volume] = {}
-    documents: dict[str, dict[str, Any]] = {}
-    if node is None:
-        return found, documents
-    for key, value in (reader.entries(node, "volumes", "volumes: {data: {}}") or {}).items():
-        path = f"volumes.{key}"
-        if not _VOLUME_NAME.fullmatch(key):
-            reader.findings.error(
-                node.key_mark(key), path, f"{quote(key)} is no name of a volume", "use letters, digits, _ . -"
-            )
-        entries = {} if value.value is None else reader.mapping(value, path, keys.VOLUME, "{}") or {}
-        external = _external(reader, entries, path)
-        name = reader.string(entries["name"], f"{path}.name", "my-volume") if "name" in entries else None
-        if name and not _VOLUME_NAME.fullmatch(name):
-            reader.bad(
-                entries["name"], f"{path}.name", f"{quote(name)} is no name", "use letters, digits, _ . -"
-            )
-        if "driver" in entries:
-            driver = reader.string(entries["driver"], f"{path}.driver", "local")
-            if driver not in (None, "", "local", "default"):
-                reader.bad(
-                    entries["driver"],
-                    f"{path}.driver",
-                    f"not supported yet: driver {quote(str(driver))}",
-                    "write local",
-                )
-        labels = (
-            string_pairs(Context(reader, "", {}), entries["labels"], f"{path}.labels")
-            if "labels" in entries
-            else {}
-        )
-        if external and {"driver", "labels"} & entries.keys():
-            reader.bad(
-                value,
-                path,
-                "an external volume is not made here, and has neither driver nor labels",
-                "remove them",
-            )
-        full = name or (key if external else f"{project}_{key}")
-        found[key] = Volume(key, full, external, tuple(sorted(labels.items())))
-        documents[key] = {"name": full}
-        documents[key] |= {"external": True} if external else {}
-        documents[key] |= {"driver": "local"} if "driver" in entries else {}
-        documents[key] |= {"labels": dict(sorted(labels.items()))} if labels else {}
-    return found, documents
-
-
-def _external(reader: Reader, entries: Mapping[str, Node], path: str) -> bool:
-    if "external" not in entries:
-        return False
-    if isinstance(entries["external"].value, dict):
-        reader.bad(
-            entries["external"],
-            f"{path}.external",
-            "external.name is deprecated",
-            "write `name:` and `external: true`",
-        )
-        return True
-    return bool(reader.boolean(entries["external"], f"{path}.external"))
 
 
 def _services(context: Context, node: Node | None, tree: Node) -> dict[str, Draft]:
