@@ -61,7 +61,7 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
             "Paused": state == "paused",
             "OOMKilled": isinstance(ending, Exit) and ending.oom,
             "Pid": phase.pid if isinstance(phase, Running) else 0,
-            "ExitCode": 0 if ending is None else ending.code,
+            "ExitCode": 0 if ending is None or isinstance(phase, Running) else ending.code,
             "Error": "" if ending is None or isinstance(ending, Exit) else describe(ending),
             "StartedAt": stamp(entry.started_wall or (last.started_wall if last else None)),
             "FinishedAt": stamp(last.ended_wall if last else None),
