@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.image.build.ignore import PatternError, parse_ignore
+from supervisor.image.builder.ignore import PatternError, parse_ignore
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Building images: what a Dockerfile asks for, step by step, into layers."""
