@@ -12,8 +12,8 @@ import sys
 # Where rich is installed, structlog imports it for tracebacks that are never printed here: 4 MB for nothing.
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # "do not import this", to the import system
 
-import structlog  # noqa: E402
-from structlog.typing import EventDict, WrappedLogger  # noqa: E402
+import structlog
+from structlog.typing import EventDict, WrappedLogger
 
 from supervisor.daemon.engine import Published
 from supervisor.daemon.settings import Settings

@@ -1,7 +1,8 @@
 """.dockerignore: which files of a context do not count. Pure.
 
-Not gitignore's rules: patterns begin at the root of the context, `**` spans directories, `!` takes back, and the
-last pattern that matches a path or one of its parents decides. Source: moby/patternmatcher, Go's filepath.Match.
+Not gitignore's rules: patterns begin at the root of the context, `**` spans directories, `!` takes back, and
+the last pattern that matches a path or one of its parents decides. Source: moby/patternmatcher, and Go's
+filepath.Match.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Ignore:
         return excluded
 
     def may_include_below(self, directory: str) -> bool:
-        """Whether something in an excluded directory could count all the same: then it must be looked into."""
+        """Whether something in an excluded directory could count: then it must be looked into."""
         if not self._negations:
             return False
         prefix = f"{directory}/"
