@@ -81,7 +81,8 @@ class Player:
         self._away = directory / f"{name}-away"
         self._lives = 0
         self._pid = 0
-        self._unstartable = service.missing
+        # How many restarts were decided if a start that failed is to be tried again; None: it can start.
+        self._unstartable = 1 if service.missing else None
 
     def create(self, *, start: bool = True) -> None:
         self._ctl.mkdir()
@@ -89,7 +90,7 @@ class Player:
 
     def ready(self) -> None:
         """Until it runs and has its traps."""
-        if not self._unstartable:
+        if self._unstartable is None:
             until(self._count, lambda lives: lives > 0, f"{self.name} is up")
             self._mark()
 
@@ -172,7 +173,7 @@ class Player:
             case FailsAgain():
                 self._mark()
                 self._ctl.rename(self._away)
-                self._unstartable = True
+                self._unstartable = self.look().restarts + 2
                 self._lives = 0
                 self._signal("KILL")
                 until(self.look, lambda seen: seen.pid != self._pid, f"{self.name} is gone")
@@ -183,7 +184,7 @@ class Player:
         """What it mounts is there again."""
         if self._away.exists():
             self._away.rename(self._ctl)
-            self._unstartable = False
+            self._unstartable = None
 
     def mark(self) -> None:
         """See `_mark`: before the world changes."""
@@ -198,11 +199,15 @@ class Player:
         finally:
             os.close(pidfd)
 
+    def _is_tried_again(self, seen: Seen) -> bool:
+        needed = self._unstartable
+        return needed is not None and seen.state == "restarting" and seen.restarts >= needed
+
     def comes_back(self) -> None:
         """Until it is started again, where a start of the engine is under way and its state says nothing."""
         until(
             lambda: (self._count(), self.look()),
-            lambda now: now[0] > self._lives or (self._unstartable and now[1].state == "restarting"),
+            lambda now: now[0] > self._lives or self._is_tried_again(now[1]),
             f"{self.name} is started again",
         )
 
@@ -217,7 +222,7 @@ class Player:
                 case "exited" | "created" | "dead":
                     if self._count() == self._lives:
                         return "X"
-                case "restarting" if self._unstartable:
+                case "restarting" if self._is_tried_again(seen):
                     return "R"
                 case "running" if kept and seen.pid == self._pid:
                     return "K"
