@@ -49,11 +49,11 @@ class Adoption:
             self._ended.setdefault(record.instance, []).append(record)
         self._found: dict[str, int] = {}
 
-    def run(self, setup: CgroupSetup, living: Iterable[tuple[str, int]]) -> list[str]:
-        """The instances that are to be started, in no order. living: runs in whose cgroup something lives."""
+    def run(self, setup: CgroupSetup, begun: Iterable[tuple[str, int]]) -> list[str]:
+        """The instances that are to be started, in no order. begun: every run that has a cgroup."""
         for known in (*self._runs.values(), *(end for ends in self._ended.values() for end in ends)):
             self._remember(known)
-        for instance_id, run in living:
+        for instance_id, run in begun:
             self._look_at(setup, instance_id, run)
         start = [name for name, entry in self._engine.entries.items() if self._match(entry)]
         self._engine.booting.update(start)
@@ -83,20 +83,30 @@ class Adoption:
         engine.report(f"{stored.name} is not in the state database, and is taken from the launcher")
 
     def _look_at(self, setup: CgroupSetup, instance_id: str, run: int) -> None:
-        """Something lives that this launcher may not know of, for its starter died before it had said so."""
+        """A run that this launcher may not know of, for the one that began it died before it had said so."""
         info = self._runs.get(instance_id)
         if (info is not None and info.run == run) or any(
             end.run == run for end in self._ended.get(instance_id, ())
         ):
             return
         entry = self._engine.entries.get(instance_id)
-        if entry is not None and run >= entry.instance.run:
+        newest = 0 if entry is None else entry.instance.run
+        if entry is not None and run > newest and self._anew is not Anew.HOST:
             self._found[instance_id] = max(run, self._found.get(instance_id, 0))
             return
         path = run_cgroup(self._cgroup_base, instance_id, run)
-        self._engine.report(f"what is left in the cgroup {path} belongs to no service, and is ended")
-        self._engine.measures.orphans += 1
-        kill_all(Cgroup(setup, path))
+        cgroup = Cgroup(setup, path)
+        try:
+            if cgroup.populated():
+                if entry is not None and run == newest:
+                    return
+                self._engine.report(f"what is left in the cgroup {path} belongs to no service, and is ended")
+                self._engine.measures.orphans += 1
+                kill_all(cgroup)
+            elif entry is None or run < newest:
+                cgroup.remove()
+        except OSError as error:
+            self._engine.report(f"cannot clear the cgroup {path}: {error.strerror}")
 
     def _match(self, entry: Entry) -> bool:
         """Whether it is to be started."""

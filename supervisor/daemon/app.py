@@ -34,7 +34,7 @@ from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError
-from supervisor.runtime.leftovers import survivors
+from supervisor.runtime.leftovers import begun_runs
 
 _RETRY_S = 1.0
 _CONNECTS = 5
@@ -210,7 +210,7 @@ class Daemon:
             cgroup_base=self.cgroup_base,
             shift_s=self._shift_s,
         )
-        return adoption.run(self.cgroups, survivors(self.cgroups, self.cgroup_base))
+        return adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
 
     async def log_counts(self) -> protocol.LogCounted | None:
         """The log writer's counters; None where nobody answers in time. For one caller after the other."""

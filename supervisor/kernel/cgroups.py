@@ -248,6 +248,10 @@ class Cgroup:
         return os.open(f"{self.setup.unified}/{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
 
     # --- looking --------------------------------------------------------------------------------
+    def exists(self) -> bool:
+        """Whether it was made, and not removed yet."""
+        return any(os.path.isdir(directory) for directory in self._directories())
+
     def populated(self) -> bool:
         """Whether a process is in it. A cgroup that is gone has none."""
         try:

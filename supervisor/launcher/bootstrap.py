@@ -48,7 +48,8 @@ def detach() -> int:
         os.close(writing)
         text = b"".join(iter(lambda: os.read(reading, 65536), b""))
         text = text or b"it ended before it was ready; its messages are on standard error"
-        os.write(1, text)
+        with contextlib.suppress(BrokenPipeError):  # the starter died; the launcher serves the next one
+            os.write(1, text)
         os._exit(0 if text == b"ready" else 1)
     os.close(reading)
     os.setsid()

@@ -84,6 +84,8 @@ class LogLink:
         self._retry_at: float | None = None
         self._memory = self._hold_r = self._hold_w = -1
         self._journal: logjournal.Journal | None = None
+        self.taken_over = False
+        """Whether `start` found the log writer of an earlier launcher, which has read on meanwhile."""
         self.restarts = 0
         """How many times a log writer was started again after one died."""
         self.child_pid: int | None = None
@@ -99,6 +101,7 @@ class LogLink:
         """
         try:
             if self._take_over():
+                self.taken_over = True
                 return
         except (OSError, ValueError, EOFError) as error:
             self._report(

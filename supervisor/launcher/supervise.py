@@ -23,6 +23,7 @@ from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.launcher import codec, plan, protocol
 from supervisor.launcher.daemonlink import DaemonLink
+from supervisor.launcher.logjournal import BATCH_BYTES
 from supervisor.launcher.loglink import LogLink
 from supervisor.launcher.runs import Child, ExecRun, Run, boottime_ns, exit_code, launch_failed
 from supervisor.launcher.spawn import Spawner
@@ -274,7 +275,7 @@ class Launcher:
             return
         cgroup = Cgroup(self._setup, launch.cgroup)
         try:
-            if cgroup.populated():
+            if cgroup.exists():
                 self._adopt_unseen(launch)
                 return
             cgroup.create(launch.limits)
@@ -591,7 +592,7 @@ class Launcher:
 
     # --- adoption -------------------------------------------------------------------------------
     def _adopt_unseen(self, launch: plan.LaunchPlan) -> None:
-        """This run was begun by a launcher that died before it could say so."""
+        """This run was begun by a launcher that died before it could say so; it may have ended since."""
         log = launch.log
         self._adopt(
             protocol.Adopt(
@@ -659,6 +660,7 @@ class Launcher:
 
     def _reattach(self, run: Run) -> None:
         """What no log writer has (any more): open the pipes from the side of the service."""
+        lost = f"at most {BATCH_BYTES} bytes that were on their way to the file are lost"
         for number, stream in ((1, "stdout"), (2, "stderr")):
             if self._logs.attached(run.instance, run.number, stream):
                 continue
@@ -672,5 +674,12 @@ class Launcher:
                 self._logs.attach(
                     run.instance, run.number, stream, fd, log.path, log.max_size_bytes, log.max_files
                 )
+            except FileNotFoundError:
+                lost = "it has ended meanwhile, and what it had said and nobody had read is lost"
             except OSError as error:
                 self._problem(f"cannot log {stream} of {run.instance} again: {error.strerror}")
+        if not self._logs.taken_over:
+            self._problem(
+                f"launcher and log writer were dead at once; run {run.number} of {run.instance} is logged"
+                f" again: {lost}"
+            )

@@ -5,14 +5,12 @@ Looking only. Whoever removes something decides with the daemon's state in hand.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from supervisor.core.paths import Paths
-from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.runtime.hostmounts import HostMount
 
@@ -54,17 +52,15 @@ def leftovers(
     return tuple(found)
 
 
-def survivors(setup: CgroupSetup, cgroup_base: str) -> list[tuple[str, int]]:
-    """(instance, run) of every run in whose cgroup something lives."""
+def begun_runs(setup: CgroupSetup, cgroup_base: str) -> list[tuple[str, int]]:
+    """(instance, run) of every run that has a cgroup: whoever began it, and whether or not it lives."""
     root = f"{setup.unified or setup.v1['memory']}/{cgroup_base}"
-    found = []
-    for instance in _names(root):
-        for run in _names(f"{root}/{instance}"):
-            if run.isdigit():
-                with contextlib.suppress(OSError):  # removed meanwhile
-                    if Cgroup(setup, f"{cgroup_base}/{instance}/{run}").populated():
-                        found.append((instance, int(run)))
-    return found
+    return [
+        (instance, int(run))
+        for instance in _names(root)
+        for run in _names(f"{root}/{instance}")
+        if run.isdigit()
+    ]
 
 
 def _mounts(paths: Paths, mounts: list[HostMount]) -> Iterator[Leftover]:

@@ -176,10 +176,10 @@ def change(world: World, made: Supervisor, players: list[tuple[Player, Return]])
             for path in Path("/sys/fs/cgroup").glob(
                 f"**/{cgroup_base(f'{made.base}/state')}/*/*/cgroup.procs"
             ):
-                for pid in path.read_text().split():
-                    with contextlib.suppress(ProcessLookupError):
-                        pidfds.append(os.pidfd_open(int(pid)))
-                        os.kill(int(pid), signal.SIGKILL)
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    for pid in map(int, path.read_text().split()):
+                        pidfds.append(os.pidfd_open(pid))
+                        os.kill(pid, signal.SIGKILL)
             for pidfd in pidfds:
                 assert select.select([pidfd], [], [], PATIENCE_S)[0], "everything is gone"
                 os.close(pidfd)
