@@ -637,6 +637,11 @@ class Launcher:
         if live is not None:
             same = False  # impossible, but then it is not the one: never two lives of an instance
         if not same:
+            if not self._logs.taken_over:
+                self._problem(
+                    f"run {run.number} of {run.instance} has ended while launcher and log writer were dead at"
+                    " once: what it had said and nobody had read is lost"
+                )
             run.ended_ns = boottime_ns()
             run.ended_wall = time.time()
             run.oom = cgroup.oom_kills() > 0
