@@ -250,7 +250,7 @@ class Cgroup:
     # --- looking --------------------------------------------------------------------------------
     def exists(self) -> bool:
         """Whether it was made, and not removed yet."""
-        return any(os.path.isdir(directory) for directory in self._directories())
+        return os.path.isdir(f"{self.setup.unified or self.setup.v1['memory']}/{self.path}")
 
     def populated(self) -> bool:
         """Whether a process is in it. A cgroup that is gone has none."""
