@@ -43,6 +43,8 @@ test | vm)
     need kmod has modprobe
     need e2fsprogs has mkfs.ext4
     need zstd has zstd
+    need busybox-static has busybox
+    need skopeo has skopeo
     [ "$purpose" = test ] || need qemu-system-x86 has qemu-system-x86_64
     ;;
 *) fail "unknown purpose $purpose: run, test or vm" ;;

@@ -33,8 +33,7 @@ class _Handlers:
         self._daemon = daemon
 
     async def up(self, request: web.Request) -> web.StreamResponse:
-        project = await _project(request)
-        self._daemon.projects.plan(project)
+        project = await self._daemon.projects.resolve(await _project(request))
         response = await stream(request)
         try:
             async for operation, outcome in self._daemon.projects.up(project):
@@ -45,7 +44,7 @@ class _Handlers:
         return response
 
     async def plan(self, request: web.Request) -> web.Response:
-        plan = self._daemon.projects.plan(await _project(request))
+        plan = self._daemon.projects.plan(await self._daemon.projects.resolve(await _project(request)))
         return web.json_response([msgspec.to_builtins(op) for op in plan.operations])
 
     async def wait(self, request: web.Request) -> web.StreamResponse:

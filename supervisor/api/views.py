@@ -6,6 +6,8 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from supervisor.core.exits import Exit, describe
 from supervisor.core.state import Resting, Running, Waiting, docker_state, meant_to_run
 from supervisor.daemon.engine import Entry
@@ -48,6 +50,9 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Usage": None if used is None else _usage_view(used, entry, now_wall),
         "Command": list(stored.spec.argv()),
         "ConfigHash": stored.config_hash,
+        "Rootfs": msgspec.to_builtins(stored.spec.rootfs),
+        "Image": stored.spec.rootfs.path if stored.spec.rootfs.kind == "image" else "",
+        "ImageID": stored.spec.rootfs.image_id,
         "HostConfig": {
             "RestartPolicy": {
                 "Name": instance.rules.policy.value,

@@ -23,8 +23,10 @@ _VERBS = {
     "act": ("start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait"),
     "logs": ("logs",),
     "execs": ("exec",),
+    "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
     "system": ("daemon", "doctor", "completion", "version"),
 }
+_NAMES = {"exec": "exec_", "import": "import_"}
 _MODULES = {verb: module for module, verbs in _VERBS.items() for verb in verbs}
 
 _EPILOG = """\b
@@ -58,7 +60,7 @@ class _Verbs(click.Group):
         if name not in _MODULES:
             return None
         module = importlib.import_module(f"supervisor.cli.{_MODULES[name]}")
-        command = getattr(module, "exec_" if name == "exec" else name)
+        command = getattr(module, _NAMES.get(name, name))
         assert isinstance(command, click.Command)
         return command
 

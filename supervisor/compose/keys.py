@@ -11,10 +11,10 @@ from supervisor.compose.reader import Keys
 
 _REMOVE = "remove the key"
 _NETWORKS = "project networks come in a later version; use `network_mode: host` or `none` until then"
-_IMAGES = (
-    "images come in a later version; name a root file system with `x-shipkeeper: {rootfs: DIR or TAR}`, or"
-    " remove the key to run on a copy-on-write view of this host"
+_BUILDS = (
+    "builds come in a later version; build elsewhere, `shipkeeper load` the archive, and name it as `image`"
 )
+_IMAGES = "the image has to be in the store: `shipkeeper load` or `import` puts it there; remove the key"
 _HOOKS = "put it into the command of the service"
 _FILES = "bind the file with `volumes: [./file:/run/secrets/file:ro]`"
 _NAMESPACE = "every service has a namespace of its own; remove the key"
@@ -26,7 +26,7 @@ SERVICE = Keys(
     "a service",
     words(
         "cap_add cap_drop command container_name cpu_shares cpus depends_on deploy devices entrypoint"
-        " env_file environment group_add hostname init labels logging mem_limit mem_reservation"
+        " env_file environment group_add hostname image init labels logging mem_limit mem_reservation"
         " memswap_limit network_mode oom_score_adj pids_limit privileged profiles read_only restart"
         " security_opt stdin_open stop_grace_period stop_signal sysctls tmpfs tty ulimits user volumes"
         " working_dir x-shipkeeper"
@@ -35,7 +35,7 @@ SERVICE = Keys(
         "annotations": "use `labels`",
         "attach": _REMOVE,
         "blkio_config": _REMOVE,
-        "build": _IMAGES,
+        "build": _BUILDS,
         "cgroup": _NAMESPACE,
         "cgroup_parent": "every service has a cgroup of its own; remove the key",
         "configs": _FILES,
@@ -59,7 +59,6 @@ SERVICE = Keys(
         "extra_hosts": "write the name into the host's /etc/hosts",
         "gpus": "name the devices in `devices`",
         "healthcheck": "remove it; the restart policy acts on the exit of the service",
-        "image": _IMAGES,
         "ipc": _NAMESPACE,
         "isolation": _WINDOWS,
         "label_file": "use `labels`",

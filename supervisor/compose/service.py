@@ -13,7 +13,8 @@ from supervisor.compose.names import CAPABILITIES, sysctl_problem
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, quote
 from supervisor.compose.values import COMMAND_EXAMPLE, TEXTS, plain_text, security_option, string_pairs, words
-from supervisor.core.model import Dependency, Logging, RestartRules, SecurityOptions, ServiceSpec
+from supervisor.core.model import Dependency, Logging, RestartRules, Rootfs, SecurityOptions, ServiceSpec
+from supervisor.core.reference import InvalidReferenceError, parse_reference
 from supervisor.core.signals import SIGNAL_NAMES, signal_number
 
 Document = dict[str, Any]
@@ -62,6 +63,7 @@ class _Builder:
         self.deployed: RestartRules | None = None
         self.extension = restart.Extension()
         self.resources: Node | None = None
+        self.named_root: Rootfs | None = None
         self.errors_before = 0
 
     # --- process -------------------------------------------------------------------------------
@@ -357,9 +359,20 @@ class _Builder:
         self.fields[key] = found
         self.document[key] = document
 
+    def from_image(self, key: str, node: Node, path: str) -> None:
+        text = self.context.reader.string(node, path, "debian:bookworm")
+        if text is None:
+            return
+        try:
+            self.fields["rootfs"] = Rootfs("image", str(parse_reference(text)))
+        except InvalidReferenceError as error:
+            self.context.reader.bad(node, path, str(error), "write name:tag, or registry/name:tag")
+        self.document[key] = text
+
     def tuning(self, key: str, node: Node, path: str) -> None:
         self.extension = restart.extension(self.context, node, path)
-        self.fields["rootfs"] = self.extension.rootfs
+        if self.extension.rootfs.kind != "host":
+            self.named_root = self.extension.rootfs
         self.document[key] = dict(self.extension.document)
 
     # --- together ------------------------------------------------------------------------------
@@ -402,7 +415,10 @@ class _Builder:
             security = self.fields.get("security", SecurityOptions())
             self.fields["security"] = replace(security, no_new_privileges=False)
         sound = len(self.context.reader.findings.errors) == self.errors_before
-        if sound and not (self.fields.get("command") or self.fields.get("entrypoint")):
+        if self.named_root is not None:
+            self.fields["rootfs"] = self.named_root  # it replaces the image's files, and what the image says
+        commanded = self.fields.get("command") or self.fields.get("entrypoint") or self._has_image()
+        if sound and not commanded:
             # Only for a service that has no other mistake: `comand` is one, not two.
             self.context.reader.findings.error(
                 self.node.mark,
@@ -419,6 +435,10 @@ class _Builder:
         for key in ("command", "entrypoint"):
             kept[key] = self.document[key]
         return Draft(spec, self.node, kept, self.environment, tuple(self.env_files), named)
+
+    def _has_image(self) -> bool:
+        rootfs = self.fields.get("rootfs")
+        return isinstance(rootfs, Rootfs) and rootfs.kind == "image"
 
 
 def read_service(context: Context, name: str, node: Node) -> Draft | None:
@@ -449,6 +469,7 @@ _READERS: dict[str, Callable[[_Builder, str, Node, str], None]] = {
     "environment": _Builder.environ,
     "group_add": _Builder.groups,
     "hostname": _Builder.text,
+    "image": _Builder.from_image,
     "init": _Builder.flag,
     "labels": _Builder.labels,
     "logging": _Builder.logging,

@@ -119,11 +119,14 @@ class Rootfs:
     """Where the lower layers of a service come from.
 
     `host`: a copy-on-write view of the host's own root, secrets masked. `directory` and `archive`: a
-    root file system named by `x-shipkeeper.rootfs` (`path` is absolute).
+    root file system named by `x-shipkeeper.rootfs` (`path` is absolute). `image`: `path` is its name, and
+    once it is resolved, `image_id` and `layers` (diff ids, the lowest first) say which one that was.
     """
 
-    kind: Literal["host", "directory", "archive"] = "host"
+    kind: Literal["host", "directory", "archive", "image"] = "host"
     path: str | None = None
+    image_id: str = ""
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,11 @@ class Paths:
         return f"{self.state_dir}/rootfs"
 
     @property
+    def images(self) -> str:
+        """The store of images: an OCI layout and unpacked layers (owner: image.store)."""
+        return f"{self.state_dir}/images"
+
+    @property
     def api_socket(self) -> str:
         """HTTP API (owner: daemon)."""
         return f"{self.run_dir}/shipkeeper.sock"

@@ -23,6 +23,7 @@ from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
+from supervisor.daemon.images import Images
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
@@ -88,7 +89,7 @@ class Daemon:
         plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
         self.engine = Engine(self.database, plans.plan, self._report)
         self.plans = plans
-        self.projects = Projects(self.engine, plans.remove, plans.remove_volume)
+        self.projects = Projects(self.engine, plans.remove, plans.remove_volume, Images(self.paths))
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
             name = stored.instance.id

@@ -18,6 +18,7 @@ from supervisor.core.reconcile import Observed, Operation, Plan, container_name,
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry, boottime_s
+from supervisor.daemon.images import Images
 from supervisor.daemon.state import Stored
 from supervisor.kernel import allocator
 from supervisor.runtime.translate import PlanError
@@ -64,10 +65,12 @@ class Projects:
         engine: Engine,
         remove_files: Callable[[Stored], None],
         remove_volume: Callable[[str], bool],
+        images: Images,
     ) -> None:
         self._engine = engine
         self._remove_files = remove_files
         self._remove_volume = remove_volume
+        self._images = images
         self._locks: dict[str, asyncio.Lock] = {}
 
     def entries(self, project: str) -> list[Entry]:
@@ -75,8 +78,12 @@ class Projects:
         found = [e for e in self._engine.entries.values() if e.stored.project == project]
         return sorted(found, key=lambda entry: entry.stored.name)
 
+    async def resolve(self, project: Project) -> Project:
+        """With every image that is named found in the store. Raises PlanError."""
+        return await asyncio.to_thread(self._images.resolve, project)
+
     def plan(self, project: Project) -> Plan:
-        """What `up` would do."""
+        """What `up` would do with a resolved project."""
         observed = tuple(
             Observed(
                 entry.instance.id,
@@ -95,6 +102,7 @@ class Projects:
         start_down: start what is there, unchanged, and down. Not at a boot, where the policies decide. What
         cannot be created is found before anything is touched. Raises PlanError, PrepareError, StateError.
         """
+        project = await self.resolve(project)
         async with self._locks.setdefault(project.name, asyncio.Lock()):
             plan = self.plan(project)
             made = {

@@ -19,12 +19,12 @@ from typing import IO, Any
 import msgspec
 import zstandard
 
+from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.archive import DECOMPRESSION_ERRORS, decompressed
 from supervisor.image.blobs import BlobError
 from supervisor.image.layers import Layer
 from supervisor.image.layertar import write_layer
-from supervisor.image.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image.store import Image, ImageStore, StoreError
 from supervisor.image.unpacking import ArchiveError, Bounds, unpack_tar
 
@@ -103,6 +103,24 @@ def add_layer(store: ImageStore, path: str, diff_id: str, name: str) -> Layer:
         return store.layers.keep_blob(layer, blob.digest, oci.LAYER_ZSTD)
     except DECOMPRESSION_ERRORS as error:
         raise ArchiveError(f"cannot unpack {name}: {error}; is it whole?") from error
+
+
+def import_layer(store: ImageStore, stream: IO[bytes], name: str) -> Layer:
+    """The root file system in an archive, plain or compressed, as a layer of our own making.
+
+    stream: can seek. Raises ArchiveError, OSError.
+    """
+    place = tempfile.mkdtemp(dir=store.blobs.ingest)
+    try:
+        root = f"{place}/root"
+        os.mkdir(root, 0o755)
+        with decompressed(stream) as plain:
+            unpack_tar(plain, name, root, Bounds())
+        return store.layers.adopt(root, newest_s=None)
+    except DECOMPRESSION_ERRORS as error:
+        raise ArchiveError(f"cannot import {name}: {error}; is it a tar archive, and whole?") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_ours(store: ImageStore, layer: Layer) -> bool:

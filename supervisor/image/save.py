@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import zstandard
 
+from supervisor.core.reference import Reference
 from supervisor.image import config as oci
 from supervisor.image.archive import decompressed
 from supervisor.image.layers import Layer
 from supervisor.image.layertar import write_member
-from supervisor.image.reference import Reference
 from supervisor.image.store import Image, ImageStore, StoreError
 
 _END = b"\0" * 1024

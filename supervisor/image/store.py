@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from supervisor.core.reference import InvalidReferenceError, Reference, as_id, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError, Blobs, replace_file
 from supervisor.image.layers import Layers
-from supervisor.image.reference import InvalidReferenceError, Reference, as_id, parse_reference
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

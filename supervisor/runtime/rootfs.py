@@ -164,6 +164,23 @@ def _lowers(
                     " is no longer unpacked; recreate the service"
                 )
             return (place,), digest
+        case "image":
+            return _image_layers(spec, paths), ""
+
+
+def _image_layers(spec: model.ServiceSpec, paths: Paths) -> tuple[str, ...]:
+    """The layers of the image that a service stands on, topmost first."""
+    digests = [layer.removeprefix("sha256:") for layer in reversed(spec.rootfs.layers)]
+    found = tuple(f"{paths.images}/layers/{digest}/diff" for digest in digests)
+    for place in found:
+        if not os.path.isdir(place):
+            raise PrepareError(
+                f"cannot prepare {spec.name}: a layer of image {spec.rootfs.path} is missing; load it again"
+            )
+    if not found:  # FROM scratch: overlayfs wants something to stand on
+        os.makedirs(f"{paths.images}/empty", exist_ok=True)
+        return (f"{paths.images}/empty",)
+    return found
 
 
 def _submounts(files: InstancePaths, view: HostView) -> tuple[Submount, ...]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core.reference import parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
 from supervisor.image.load import host_platform, load_archive
-from supervisor.image.reference import parse_reference
 from supervisor.image.save import save_archive
 from supervisor.image.store import Image, ImageStore, StoreError
 from supervisor.image.unpacking import ArchiveError

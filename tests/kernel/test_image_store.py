@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core.reference import parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
-from supervisor.image.reference import parse_reference
 from supervisor.image.store import Image, ImageStore, NotFoundError, StoreError
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

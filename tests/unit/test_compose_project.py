@@ -570,3 +570,28 @@ def test_what_config_prints_loads_as_the_same_project(tmp_path: Path, text: str)
 def test_the_project_is_made_of_plain_frozen_values(tmp_path: Path) -> None:
     """So that it can be hashed."""
     assert hash(load(tmp_path, ROUND_TRIPS[2]).project)
+
+
+def test_an_image_needs_no_command_and_is_named_in_full(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("services: {web: {image: 'nginx:1.27', network_mode: none}}\n")
+    loaded = load_project([str(file)], project_name=None, project_dir=None, env={})
+    (spec,) = loaded.project.services
+    assert (spec.rootfs.kind, spec.rootfs.path) == ("image", "docker.io/library/nginx:1.27")
+    assert config_document(loaded)["services"]["web"]["image"] == "nginx:1.27"
+
+
+def test_a_root_of_ones_own_replaces_the_image(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(
+        "services:\n  web: {image: x, command: sleep 1, network_mode: none, x-shipkeeper: {rootfs: ./root}}\n"
+    )
+    (spec,) = load_project([str(file)], project_name=None, project_dir=None, env={}).project.services
+    assert (spec.rootfs.kind, spec.rootfs.path) == ("directory", f"{tmp_path}/root")
+
+
+def test_a_wrong_name_of_an_image_is_named_at_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("services:\n  web: {image: Nginx, network_mode: none}\n")
+    with pytest.raises(ComposeErrors, match=r"compose.yaml:2:16: .*must be lowercase"):
+        load_project([str(file)], project_name=None, project_dir=None, env={})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.image.reference import InvalidReferenceError, as_id, parse_reference
+from supervisor.core.reference import InvalidReferenceError, as_id, parse_reference
 
 HEX = "a" * 64
 

@@ -1,0 +1,49 @@
+"""Images for services: from the name in a definition to the layers that its root stands on. Blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from supervisor.core.model import Project, ServiceSpec
+from supervisor.core.paths import Paths
+from supervisor.image.blobs import BlobError
+from supervisor.image.config import ConfigError
+from supervisor.image.store import ImageStore, StoreError
+from supervisor.runtime.imagespec import apply_image
+from supervisor.runtime.translate import PlanError
+
+
+class Images:
+    """The images of one state directory."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._root = paths.images
+
+    def resolve(self, project: Project) -> Project:
+        """A project whose services stand on certain images. Raises PlanError, all that is missing in one."""
+        if not any(spec.rootfs.kind == "image" for spec in project.services):
+            return project
+        problems: list[str] = []
+        services = []
+        for spec in project.services:
+            try:
+                services.append(self._resolve(spec))
+            except PlanError as error:
+                problems.append(str(error))
+        if problems:
+            raise PlanError("; ".join(problems))
+        return replace(project, services=tuple(services))
+
+    def _resolve(self, spec: ServiceSpec) -> ServiceSpec:
+        if spec.rootfs.kind != "image":
+            return spec
+        try:
+            image = ImageStore(self._root).find(spec.rootfs.path or "")
+            made = apply_image(spec, image.id, image.config)
+        except (StoreError, BlobError, ConfigError, OSError) as error:
+            raise PlanError(f"cannot create service {spec.name}: {error}") from error
+        if not made.argv():
+            raise PlanError(
+                f"cannot create service {spec.name}: neither it nor its image has a command; write `command:`"
+            )
+        return made

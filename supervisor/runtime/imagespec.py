@@ -1,0 +1,48 @@
+"""What an image says, put below what a service says: the service as it will run. Pure.
+
+Rules: moby, daemon/commit.go merge(); Compose's `entrypoint:` drops the image's CMD, as Docker's flag does.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from dataclasses import replace
+
+from supervisor.core.model import Mount, Rootfs, ServiceSpec
+from supervisor.image.config import ImageConfig, Process
+
+
+def apply_image(spec: ServiceSpec, image_id: str, config: ImageConfig) -> ServiceSpec:
+    """The service with the image's values where it has none of its own, standing on exactly that image."""
+    process = config.config
+    entrypoint, command = spec.entrypoint, spec.command
+    if entrypoint is None:
+        entrypoint = tuple(process.entrypoint or ()) or None
+        if command is None:
+            command = tuple(process.cmd or ()) or None
+    return replace(
+        spec,
+        entrypoint=entrypoint,
+        command=command,
+        environment=_environment(process.env or (), spec.environment),
+        working_dir=spec.working_dir or process.working_dir or None,
+        user=spec.user or process.user or None,
+        stop_signal=spec.stop_signal or process.stop_signal or None,
+        labels=tuple(sorted({**(process.labels or {}), **dict(spec.labels)}.items())),
+        mounts=(*spec.mounts, *_volumes(process, spec.mounts)),
+        rootfs=Rootfs("image", spec.rootfs.path, image_id, tuple(config.rootfs.diff_ids)),
+    )
+
+
+def _environment(image: Iterable[str], service: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    pairs = (pair.partition("=") for pair in image)
+    merged = {name: value for name, _, value in pairs}
+    return tuple(sorted({**merged, **dict(service)}.items()))
+
+
+def _volumes(process: Process, mounts: tuple[Mount, ...]) -> list[Mount]:
+    """An anonymous volume for each VOLUME at which the service mounts nothing itself."""
+    taken = {posixpath.normpath(mount.target) for mount in mounts}
+    wanted = sorted({posixpath.normpath(path) for path in process.volumes or {}})
+    return [Mount("volume", path, None) for path in wanted if path not in taken and path.startswith("/")]

@@ -1,0 +1,162 @@
+"""Images as a user meets them: import, load, save, names; services that stand on them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from supervising import Supervisor, until
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox on this machine"),
+]
+
+TOOLS = ("sh", "cat", "echo", "id", "ls", "sleep", "touch", "env", "pwd")
+
+
+def root_archive(version: str) -> bytes:
+    """A root with a static busybox in it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        archive.add(shutil.which("busybox") or "", "bin/busybox")
+        for tool in TOOLS:
+            link = tarfile.TarInfo(f"bin/{tool}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+        for name, text in (
+            ("etc/version", version),
+            ("etc/passwd", "app:x:7:7::/:/bin/sh\n"),
+            ("data/seed", "s"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+def with_config(supervisor: Supervisor, name: str, **process: object) -> None:
+    """Give an image of the store a configuration, by way of the archive that it is saved as."""
+    supervisor.ok("save", "-o", "out.tar", name)
+    members = {}
+    with tarfile.open(supervisor.base / "out.tar") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            assert content is not None
+            members[member.name] = content.read()
+    manifest = json.loads(members["manifest.json"])
+    config = json.loads(members[manifest[0]["Config"]])
+    config["config"] = process
+    with tarfile.open(supervisor.base / "in.tar", "w") as archive:
+        files = {
+            "config.json": json.dumps(config).encode(),
+            "layer.tar": members[manifest[0]["Layers"][0]],
+            "manifest.json": json.dumps(
+                [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+            ).encode(),
+        }
+        for path, data in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    supervisor.ok("load", "-i", "in.tar")
+
+
+def test_a_service_stands_on_an_image_and_takes_what_it_says(supervisor: Supervisor) -> None:
+    """Entrypoint, command, environment, user, directory, stop signal, volumes; its own come first."""
+    (supervisor.base / "root.tgz").write_bytes(root_archive("1"))
+    image_id = supervisor.ok("import", "root.tgz", "app:1").strip()
+    assert image_id.startswith("sha256:")
+    with_config(
+        supervisor, "app:1", Entrypoint=["/bin/sh", "-c"],
+        Cmd=["echo $A $B $(pwd) $(id -u); exec sleep 1000"],
+        Env=["PATH=/bin", "A=image", "B=image"], User="app", WorkingDir="/data", StopSignal="SIGKILL",
+        Volumes={"/data": {}},
+    )  # fmt: skip
+    supervisor.compose(
+        "name: boxed\nservices:\n"
+        "  plain: {image: 'app:1', network_mode: none}\n"
+        "  own: {image: 'app:1', network_mode: none, environment: {A: own}, user: '0', working_dir: /etc}\n"
+        "  other: {image: 'app:1', network_mode: none, entrypoint: [/bin/cat, /etc/version]}\n"
+    )
+    supervisor.ok("up", "-d", "--wait")
+    assert supervisor.ok("logs", "--no-log-prefix", "plain") == "image image /data 7\n"
+    assert supervisor.ok("logs", "--no-log-prefix", "own") == "own image /etc 0\n"
+    assert supervisor.ok("logs", "--no-log-prefix", "other") == "1\n", (
+        "an entrypoint drops the image's command"
+    )
+    assert supervisor.ok("exec", "plain", "cat", "/data/seed") == "s", "a fresh volume has the image's files"
+    supervisor.ok("exec", "-u", "0", "plain", "touch", "/made")
+    assert supervisor.run("exec", "own", "ls", "/made").returncode != 0, (
+        "one does not see what another writes"
+    )
+    refused = supervisor.run("rmi", "app:1")
+    assert refused.returncode == 1
+    assert "boxed-plain-1" in refused.stderr
+
+
+def test_up_recreates_what_stands_on_an_image_that_was_replaced(supervisor: Supervisor) -> None:
+    (supervisor.base / "root.tgz").write_bytes(root_archive("1"))
+    supervisor.ok("import", "root.tgz", "app")
+    supervisor.compose(
+        "name: boxed\nservices: {web: {image: app, network_mode: none, stop_signal: SIGKILL,"
+        " command: [/bin/sh, -c, 'cat /etc/version; exec sleep 1000']}}\n"
+    )
+    supervisor.ok("up", "-d")
+    assert "unchanged" in supervisor.ok("up", "-d")
+    (supervisor.base / "root.tgz").write_bytes(root_archive("2"))
+    supervisor.ok("import", "root.tgz", "app")
+    until(lambda: supervisor.ok("logs", "--no-log-prefix", "web").strip() == "1", "it runs on")
+    supervisor.ok("image", "prune", "-f")
+    assert supervisor.ok("exec", "web", "cat", "/etc/version") == "1", "what is in use is not pruned"
+    assert "its definition has changed" in supervisor.ok("up", "-d")
+    until(lambda: supervisor.ok("logs", "--no-log-prefix", "web").strip() == "2", "the new one runs")
+    supervisor.ok("image", "prune", "-f")
+    assert len(supervisor.ok("images", "-q").split()) == 1
+
+
+def test_what_is_missing_is_said_before_anything_is_touched(supervisor: Supervisor) -> None:
+    supervisor.compose(
+        "name: boxed\nservices:\n"
+        "  a: {command: sleep 1000, network_mode: none}\n"
+        "  b: {image: missing, network_mode: none}\n"
+        "  c: {image: 'registry.example:5000/x:1', network_mode: none}\n"
+    )
+    result = supervisor.run("up", "-d")
+    assert result.returncode == 1
+    assert "no such image: missing:latest" in result.stderr
+    assert "no such image: registry.example:5000/x:1" in result.stderr
+    assert supervisor.ok("ps", "-a", "-q") == ""
+    for command, code in (
+        (("rmi", "missing"), 4),
+        (("save", "missing"), 4),
+        (("tag", "Bad", "x"), 1),
+        (("load", "-i", "no"), 1),
+    ):
+        result = supervisor.run(*command)
+        assert (result.returncode, "Traceback" in result.stderr) == (code, False), command
+
+
+def test_images_are_listed_tagged_and_removed(supervisor: Supervisor) -> None:
+    (supervisor.base / "root.tgz").write_bytes(root_archive("1"))
+    supervisor.ok("import", "root.tgz", "app:1")
+    supervisor.ok("tag", "app:1", "registry.example/app:2")
+    rows = [json.loads(line) for line in supervisor.ok("images", "--format", "json").splitlines()]
+    assert [(row["Repository"], row["Tag"]) for row in rows] == [("app", "1"), ("registry.example/app", "2")]
+    (view,) = json.loads(supervisor.ok("image", "inspect", "app:1"))
+    assert view["RepoTags"] == ["app:1", "registry.example/app:2"]
+    assert "imported from root.tgz" in supervisor.ok("history", "app:1")
+    archive = Path(supervisor.base / "saved.tar")
+    supervisor.ok("save", "-o", str(archive), "app:1")
+    first = archive.read_bytes()
+    supervisor.ok("rmi", "app:1", "registry.example/app:2")
+    assert supervisor.ok("images", "-q") == ""
+    assert supervisor.ok("load", "-i", str(archive)) == "Loaded image: app:1\n"
+    supervisor.ok("save", "-o", str(archive), "app:1")
+    assert archive.read_bytes() == first
