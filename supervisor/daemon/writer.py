@@ -139,13 +139,13 @@ class StateWriter:
         try:
             # A transaction that is under way is not given up: what becomes of it must be known.
             await asyncio.shield(writing)
-        except StateError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: what was decided is not given up
             self._failed(marked, waiting, error)
             return False
         except asyncio.CancelledError:
             try:
                 await writing
-            except StateError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._failed(marked, waiting, error)
             else:
                 self._succeeded(changes, waiting)
@@ -153,13 +153,14 @@ class StateWriter:
         self._succeeded(changes, waiting)
         return True
 
-    def _failed(self, marked: _Marked, waiting: list[asyncio.Future[None]], error: StateError) -> None:
+    def _failed(self, marked: _Marked, waiting: list[asyncio.Future[None]], error: Exception) -> None:
         self._marked = marked.before(self._marked)
         self._measures.state_write_failures += 1
-        self._report(f"{error}; trying again in {_RETRY_S:g} s")
+        known = error if isinstance(error, StateError) else StateError(f"cannot store the state: {error!r}")
+        self._report(f"{known}; trying again in {_RETRY_S:g} s")
         for future in waiting:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(known)
 
     def _succeeded(self, changes: Changes, waiting: list[asyncio.Future[None]]) -> None:
         self._measures.state_written_wall = time.time()

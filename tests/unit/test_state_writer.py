@@ -33,8 +33,8 @@ class Keeper:
             self.database, self.current, self.stored, self.reports.append, self.measures
         )
 
-    def current(self, names: Iterable[str]) -> list[Instance]:
-        return [self.instances[name] for name in names if name in self.instances]
+    def current(self, names: Iterable[str]) -> list[tuple[Instance, float | None]]:
+        return [(self.instances[name], None) for name in names if name in self.instances]
 
     def stored(self, ends: list[tuple[str, RunRecord]]) -> None:
         self.acknowledged += [record.run for _, record in ends]
