@@ -7,6 +7,7 @@ to be stored goes to `daemon.writer`, and only when it is stored are exit record
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -174,6 +175,10 @@ class Engine:
     def on_launcher(self, event: protocol.Event) -> None:
         """An event of the launcher, except `State`, which `daemon.adoption` takes."""
         match event:
+            case protocol.Begun():
+                entry = self.entries.get(event.instance)
+                if entry is not None and entry.instance.run == event.run:
+                    self._witness(entry, event.run, event.pid)
             case protocol.Started(info=info):
                 entry = self.entries.get(info.instance)
                 if entry is not None and entry.instance.run == info.run:
@@ -243,13 +248,20 @@ class Engine:
         self._writer.ended(instance_id, kept)
 
     @staticmethod
-    def follow(entry: Entry, info: protocol.RunInfo) -> None:
-        """Hold on to the process: the kernel tells its exit status even where the launcher died before."""
+    def _witness(entry: Entry, run: int, pid: int) -> None:
+        """Hold on to a process: the kernel tells its exit status even where the launcher died before."""
+        entry.let_go()
+        with contextlib.suppress(OSError):
+            ticks = process.start_ticks(pid)
+            entry.process = Process(run, pid, process.open_pidfd(pid, ticks), ticks)
+
+    def follow(self, entry: Entry, info: protocol.RunInfo) -> None:
+        """The run lives."""
         entry.started_wall = info.started_wall
         entry.cgroup = info.cgroup
-        entry.let_go()
-        pidfd = process.open_pidfd(info.pid, info.start_ticks)
-        entry.process = Process(info.run, info.pid, pidfd, info.start_ticks)
+        known = entry.process
+        if known is None or (known.run, known.pid, known.ticks) != (info.run, info.pid, info.start_ticks):
+            self._witness(entry, info.run, info.pid)
 
     @staticmethod
     def _told_by_kernel(entry: Entry, record: protocol.Exited) -> Exit:

@@ -23,7 +23,7 @@ class Hello(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """Start a run. Answered by `Started` or `LaunchFailed`."""
+    """Start a run. Answered by `Begun` and `Started`, or by `LaunchFailed`."""
 
     plan: LaunchPlan
 
@@ -180,6 +180,14 @@ class LaunchFailed(NamedTuple):
     meta: str
 
 
+class Begun(NamedTuple):
+    """The run's first process is there, on its way to its exec. So its end is never without a witness."""
+
+    instance: str
+    run: int
+    pid: int
+
+
 class Started(NamedTuple):
     """The run's first instruction is under way (exec succeeded)."""
 
@@ -249,6 +257,7 @@ class Problem(NamedTuple):
 
 Event = (
     State
+    | Begun
     | Started
     | LaunchFailed
     | Exited

@@ -305,6 +305,7 @@ class Launcher:
         for stream, fd in (("stdout", spawned.stdout), ("stderr", spawned.stderr)):
             if fd >= 0:
                 self._attach(run, stream, fd)
+        self._daemon.send(protocol.Begun(run.instance, run.number, run.pid))
 
     def _attach(self, run: Run, stream: str, fd: int) -> None:
         log = run.log

@@ -94,10 +94,12 @@ class Scene:
             assert self.made.daemon is not None
             return [self.made.daemon.pid]
         module = "supervisor.launcher.server" if victim == LAUNCHER else "supervisor.launcher.logwriter"
+        here = os.readlink("/proc/self/ns/pid")
         found = []
         for process in self.made.helpers():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if module in process.cmdline():
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                # A run that has not come to its exec yet looks like the launcher, but for its namespace.
+                if module in process.cmdline() and os.readlink(f"/proc/{process.pid}/ns/pid") == here:
                     found.append(process.pid)
         return found
 

@@ -69,6 +69,7 @@ ENDED = st.builds(protocol.LaunchFailed, text, number, text, number, text, numbe
 MESSAGES = st.one_of(
     st.builds(protocol.Launch, PLANS),
     st.builds(protocol.Exec, text, text, number, PROCESSES),
+    st.builds(protocol.Begun, text, number, number),
     st.builds(protocol.Started, INFOS),
     st.builds(protocol.State, number, number, st.lists(INFOS), st.lists(ENDED)),
     st.builds(protocol.LogCounted, st.lists(st.lists(text | number)), number),
