@@ -1,0 +1,1 @@
+"""Other supervisors, beside which ours is measured in the same run."""
