@@ -151,6 +151,8 @@ class Daemon:
         await _gone(self._launcher_pid)
         launcher.close()
         setup = self.cgroups
+        with contextlib.suppress(OSError):
+            Path(self.paths.cgroup_base).unlink()
         if self.settings.services_unit:
             # systemd's own process is in there, and the unit is systemd's to remove.
             remove_empty(setup, self.cgroup_base, keep=True)
