@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from supervisor.launcher import logjournal
 
 _TAKEOVER_S = 10.0
+_LOOK_AGAIN_S = 0.01
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -65,6 +66,7 @@ class LogLink:
             Both are called from within `on_ready`, `attach` and `start` only.
         """
         self._socket_path = f"{run_dir}/log.sock"
+        self._lock_path = f"{run_dir}/log.lock"
         self._python = python
         self._report = report
         self._drained = drained
@@ -82,7 +84,7 @@ class LogLink:
         self._written_at_spawn = 0
         self._pidfds: set[int] = set()
         self._retry_at: float | None = None
-        self._memory = self._hold_r = self._hold_w = -1
+        self._memory = self._hold_r = self._hold_w = self._lock = -1
         self._journal: logjournal.Journal | None = None
         self.taken_over = False
         """Whether `start` found the log writer of an earlier launcher, which has read on meanwhile."""
@@ -99,15 +101,9 @@ class LogLink:
         journal cannot be made (no memory or descriptors). A log writer that cannot be started is
         reported and tried again at `deadline()`.
         """
-        try:
-            if self._take_over():
-                self.taken_over = True
-                return
-        except (OSError, ValueError, EOFError) as error:
-            self._report(
-                f"cannot take over the log writer at {self._socket_path}: {error}; a new one is started"
-            )
-            self._forget_all()
+        if self._find():
+            self.taken_over = True
+            return
         self._memory = logjournal.create()
         self._journal = logjournal.Journal(self._memory)
         self._hold_r, self._hold_w = os.pipe2(os.O_CLOEXEC)
@@ -218,6 +214,40 @@ class LogLink:
         self._next += 1
         return self._next - 1
 
+    def _find(self) -> bool:
+        """Whether there was a log writer, and is ours now; if not, the lock is.
+
+        Every log writer holds the lock from its birth. So one that does not listen yet, since its launcher
+        died at once, is waited for: two that read the same pipes would write over each other.
+        """
+        deadline = time.monotonic() + _TAKEOVER_S
+        problem: Exception | None = None
+        while not isinstance(problem, ValueError):
+            try:
+                if self._take_over():
+                    return True
+            except (OSError, ValueError, EOFError) as error:
+                problem = error
+                self._forget_all()
+            if self._take_lock() or time.monotonic() >= deadline:
+                break
+            time.sleep(_LOOK_AGAIN_S)
+        if problem is not None:
+            self._report(
+                f"cannot take over the log writer at {self._socket_path}: {problem}; a new one is started"
+            )
+        return False
+
+    def _take_lock(self) -> bool:
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        self._lock = lock
+        return True
+
     def _take_over(self) -> bool:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.settimeout(_TAKEOVER_S)
@@ -230,10 +260,10 @@ class LogLink:
             sock.close()
             raise
         try:
-            tag, count, *_ = (message := receive(sock, 3))[0]
-            if tag != "hello" or len(message[1]) != 3:
+            tag, count, *_ = (message := receive(sock, 4))[0]
+            if tag != "hello" or len(message[1]) != 4:
                 raise ValueError(f"unexpected answer {tag!r}")
-            self._memory, self._hold_r, self._hold_w = message[1]
+            self._memory, self._hold_r, self._hold_w, self._lock = message[1]
             self._journal = logjournal.Journal(self._memory)
             for _ in range(count):
                 fields, fds = receive(sock, 1)
@@ -257,7 +287,9 @@ class LogLink:
     def _spawn(self) -> None:
         """Start a log writer and give it everything; on failure set the deadline of the next try."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = (theirs.fileno(), self._memory, self._hold_r, self._hold_w)
+        if self._lock < 0:  # an earlier one that does not answer has it
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
+        fds = (theirs.fileno(), self._memory, self._hold_r, self._hold_w, self._lock)
         pause = 0.0 if self._failures < 3 else min(0.1 * 2 ** min(self._failures - 3, 7), 10.0)
         command = [
             self._python,
@@ -398,10 +430,10 @@ class LogLink:
         for entry in self._streams.values():
             os.close(entry.fd)
         self._streams.clear()
-        for fd in (self._memory, self._hold_r, self._hold_w):
+        for fd in (self._memory, self._hold_r, self._hold_w, self._lock):
             if fd >= 0:
                 os.close(fd)
-        self._memory = self._hold_r = self._hold_w = -1
+        self._memory = self._hold_r = self._hold_w = self._lock = -1
         self._journal = None
 
 

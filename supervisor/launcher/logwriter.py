@@ -1,6 +1,6 @@
 """The log writer: reads every service's output, stamps it, stores and rotates it. A process of its own.
 
-    python -m supervisor.launcher.logwriter SOCKET_PATH SOCKET_FD MEMORY_FD HOLD_READ_FD HOLD_WRITE_FD
+    python -m supervisor.launcher.logwriter SOCKET_PATH SOCKET_FD MEMORY_FD HOLD_READ_FD HOLD_WRITE_FD LOCK_FD
 
 It is started by `launcher.loglink`. It never drops output: a file that cannot be written keeps its batch
 in the journal, its streams wait in their pipes, and it is tried again. When the launcher goes away it writes
@@ -64,9 +64,11 @@ class Stuck:
 class LogWriter:
     """See the module. Owns the descriptors it is given."""
 
-    def __init__(self, socket_path: str, sock: socket.socket, memory: int, hold_r: int, hold_w: int) -> None:
+    def __init__(self, socket_path: str, sock: socket.socket, shared: tuple[int, int, int, int]) -> None:
+        """shared: the journal's memory, both ends of H, and the lock that there is one log writer by."""
         self._socket_path = socket_path
-        self._memory, self._hold_r, self._hold_w = memory, hold_r, hold_w
+        self._shared = list(shared)
+        memory, self._hold_r, self._hold_w, _ = shared
         self._journal = Journal(memory)
         self._free = [slot for slot in self._journal.slots if slot.state == FREE]
         self._outputs: dict[int, Output] = {}  # by our descriptor
@@ -321,7 +323,7 @@ class LogWriter:
             return
         self._lose()
         self._use(sock)
-        self._send(["hello", len(self._outputs), os.getpid()], [self._memory, self._hold_r, self._hold_w])
+        self._send(["hello", len(self._outputs), os.getpid()], self._shared)
         for fd, output in self._outputs.items():
             self._send(["stream", *output.info[:-1]], [fd])
 
@@ -411,8 +413,9 @@ class LogWriter:
 
 def main(argv: list[str]) -> int:
     """Entry point of the process; see the module."""
-    socket_path, sock_fd, memory, hold_r, hold_w = argv[1], *map(int, argv[2:6])
-    for fd in (memory, hold_r, hold_w):
+    socket_path = argv[1]
+    sock_fd, memory, hold_r, hold_w, lock = map(int, argv[2:7])
+    for fd in (memory, hold_r, hold_w, lock):
         os.set_inheritable(fd, False)
     os.chdir("/")
     os.umask(0o027)
@@ -420,7 +423,7 @@ def main(argv: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Nothing here makes reference cycles; a collection would only touch pages.
     gc.disable()
-    LogWriter(socket_path, socket.socket(fileno=sock_fd), memory, hold_r, hold_w).run()
+    LogWriter(socket_path, socket.socket(fileno=sock_fd), (memory, hold_r, hold_w, lock)).run()
     return 0
 
 
