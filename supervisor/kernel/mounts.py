@@ -27,7 +27,7 @@ _SUPERBLOCK_FLAGS = ((sc.MS_SYNCHRONOUS, "sync"), (sc.MS_DIRSYNC, "dirsync"))
 
 # Features that the kernel allows neither with a lower layer that changes (the host's own root does) nor with
 # layers from elsewhere: Documentation/filesystems/overlayfs.rst, "Changes to underlying filesystems".
-_OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
+OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
 
 
 def resolve(root: int, path: str, flags: int = os.O_PATH) -> int:
@@ -93,37 +93,12 @@ def takes_layers_one_by_one() -> bool:
     return True
 
 
-def overlay(lowers: list[str], upper: str | None, work: str | None, *, dev: bool = False) -> int:
-    """A detached overlay, as a descriptor owned by the caller. `lowers` is topmost first.
-
-    Never with fewer layers than asked for: where the kernel has no "lowerdir+" the options go as one string,
-    and one too long for it is an error (the kernel would silently cut it).
-    """
-    attributes = 0 if dev else sc.MOUNT_ATTR_NODEV
-    if not takes_layers_one_by_one():
-        return _overlay_by_one_string(lowers, upper, work, attributes)
-    context = sc.fsopen("overlay")
-    try:
-        sc.fsconfig_string(context, "source", "overlay")
-        for lower in lowers:
-            sc.fsconfig_string(context, "lowerdir+", lower)
-        if upper is not None and work is not None:
-            sc.fsconfig_string(context, "upperdir", upper)
-            sc.fsconfig_string(context, "workdir", work)
-        for key, value in _OVERLAY_OPTIONS:
-            sc.fsconfig_string(context, key, value)
-        sc.fsconfig_create(context)
-        return sc.fsmount(context, attributes)
-    finally:
-        os.close(context)
-
-
 def overlay_options(lowers: list[str], upper: str | None, work: str | None) -> bytes:
     """The option string for mount(2). Raises OSError (E2BIG) where the kernel would cut it."""
     parts = ["lowerdir=" + ":".join(_escape(lower, ":,\\") for lower in lowers)]
     if upper is not None and work is not None:
         parts += [f"upperdir={_escape(upper, ',' + chr(92))}", f"workdir={_escape(work, ',' + chr(92))}"]
-    parts += [f"{key}={value}" for key, value in _OVERLAY_OPTIONS]
+    parts += [f"{key}={value}" for key, value in OVERLAY_OPTIONS]
     data = os.fsencode(",".join(parts))
     if len(data) >= os.sysconf("SC_PAGE_SIZE"):
         raise OSError(
@@ -138,23 +113,6 @@ def _escape(path: str, special: str) -> str:
     return "".join(f"\\{char}" if char in special else char for char in path)
 
 
-def _overlay_by_one_string(lowers: list[str], upper: str | None, work: str | None, attributes: int) -> int:
-    """As `overlay`, by mount(2): over a layer, seen in our own namespace only, and taken from there."""
-    data = overlay_options(lowers, upper, work)
-    # Only this mount namespace sees it; a clone of it is taken, and the first one goes.
-    place = upper or lowers[0]
-    try:
-        sc.mount("overlay", place, "overlay", sc.MS_NODEV if attributes else 0, data)
-    except OSError as error:
-        # Which path it is the kernel does not say.
-        why = os.strerror(error.errno or 0)
-        raise OSError(error.errno, f"mount(overlay, {os.fsdecode(data)}): {why}") from None
-    try:
-        return sc.open_tree(sc.AT_FDCWD, place, sc.OPEN_TREE_CLONE)
-    finally:
-        sc.umount2(place, sc.MNT_DETACH)
-
-
 def file_system(fstype: str, flags: int, data: str) -> int:
     """A detached new file system; `flags` are MS_* bits, `data` its options, separated by commas."""
     context = sc.fsopen(fstype)
@@ -166,13 +124,17 @@ def file_system(fstype: str, flags: int, data: str) -> int:
                 sc.fsconfig_string(context, key, value)
             else:
                 sc.fsconfig_flag(context, key)
-        for flag, word in _SUPERBLOCK_FLAGS:
-            if flags & flag:
-                sc.fsconfig_flag(context, word)
+        for word in superblock_options(flags):
+            sc.fsconfig_flag(context, word)
         sc.fsconfig_create(context)
         return sc.fsmount(context, attributes_of(flags))
     finally:
         os.close(context)
+
+
+def superblock_options(flags: int) -> list[str]:
+    """The options of the MS_* bits that a file system has, not the mount of it."""
+    return [word for flag, word in _SUPERBLOCK_FLAGS if flags & flag]
 
 
 def attributes_of(flags: int) -> int:

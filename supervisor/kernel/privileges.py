@@ -14,22 +14,26 @@ def last_capability() -> int:
     return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
 
 
-def become(uid: int, gid: int, groups: list[int], caps: list[int], last_cap: int) -> None:
-    """Take on an identity for good: bounding set, groups, gid, uid, capabilities.
-
-    Root gets `caps` as permitted and effective set, another user none; both keep them as the bounding set.
-    Inheritable and ambient are empty. Raises OSError; the process must not go on after that.
-    """
+def bound(caps: list[int], last_cap: int) -> None:
+    """Leave `caps` in the bounding set, and nothing else; what the process has, it keeps. Raises OSError."""
     keep = frozenset(caps)
     for number in range(last_cap + 1):
         if number not in keep:
             sc.prctl(sc.PR_CAPBSET_DROP, number)
+
+
+def become(uid: int, gid: int, groups: list[int], caps: list[int]) -> None:
+    """Take on an identity for good, after `bound`: groups, gid, uid, capabilities.
+
+    Root gets `caps` as permitted and effective set, another user none. Inheritable and ambient are empty.
+    Raises OSError; the process must not go on after that.
+    """
     sc.prctl(sc.PR_SET_KEEPCAPS, 1)
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     sc.prctl(sc.PR_SET_KEEPCAPS, 0)
-    mask = sum(1 << number for number in keep) if uid == 0 else 0
+    mask = sum(1 << number for number in caps) if uid == 0 else 0
     sc.capset(mask, mask, 0)
     sc.prctl(sc.PR_CAP_AMBIENT, sc.PR_CAP_AMBIENT_CLEAR_ALL)
 

@@ -23,6 +23,7 @@ _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
+_NR_FSPICK = 433
 _NR_CLONE3 = 435
 _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
@@ -66,7 +67,8 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
-FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+FSPICK_CLOEXEC, FSPICK_EMPTY_PATH = 1, 8
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE, FSCONFIG_CMD_RECONFIGURE = 0, 1, 6, 7
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NODIRATIME = 0x10, 0x20, 0x80
 
@@ -159,6 +161,34 @@ _unshare = _prototype(_libc, "unshare", _int)
 _setns = _prototype(_libc, "setns", _int, _int)
 _sethostname = _prototype(_libc, "sethostname", _str, ctypes.c_size_t)
 _prctl = _prototype(_libc, "prctl", _int, *[ctypes.c_ulong] * 4)
+
+
+def _six(library_name: str) -> Any:
+    return _prototype(_libc, library_name, *[_long] * 6)
+
+
+CALLS: dict[str, tuple[Any, int | None]] = {
+    "open_tree": (_six("syscall"), _NR_OPEN_TREE),
+    "move_mount": (_six("syscall"), _NR_MOVE_MOUNT),
+    "fsopen": (_six("syscall"), _NR_FSOPEN),
+    "fsconfig": (_six("syscall"), _NR_FSCONFIG),
+    "fsmount": (_six("syscall"), _NR_FSMOUNT),
+    "fspick": (_six("syscall"), _NR_FSPICK),
+    "openat2": (_six("syscall"), _NR_OPENAT2),
+    "mount_setattr": (_six("syscall"), _NR_MOUNT_SETATTR),
+    "pivot_root": (_six("syscall"), _NR_PIVOT_ROOT),
+    "mount": (_six("mount"), None),
+    "umount2": (_six("umount2"), None),
+    "mkdirat": (_six("mkdirat"), None),
+    "symlinkat": (_six("symlinkat"), None),
+    "unlinkat": (_six("unlinkat"), None),
+    "fchdir": (_six("fchdir"), None),
+    "chdir": (_six("chdir"), None),
+}
+"""Calls as they are: a function of six numbers (an address is one, too) that returns -1 and sets `errno_now`,
+and the number that has to be the first of them where it is syscall(2). What is passed too much is ignored."""
+
+errno_now = ctypes.get_errno
 
 
 def fail(call: str) -> NoReturn:
@@ -317,6 +347,15 @@ def close_range(first: int, last: int) -> None:
     """close_range(2): close every descriptor in first..last. Raises OSError."""
     if first <= last and _three(_NR_CLOSE_RANGE, first, last, 0) < 0:
         fail(f"close_range({first}, {last})")
+
+
+def close_all_but(kept: list[int]) -> None:
+    """Close every descriptor from 3 on that is not in `kept`. Raises OSError."""
+    first = 3
+    for fd in sorted(set(kept)):
+        close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_range(first, 0xFFFF_FFFF)
 
 
 def default_signal(number: int) -> None:

@@ -1,12 +1,14 @@
 """The child's side of a launch and of an exec: from its first instruction to its last, exec.
 
 Everything is imported and prepared before the clone; nothing here returns. What fails is told over the
-channel as `["error", stage, errno, detail]`; its end without one means that exec succeeded. A pty that was
-made here is sent the same way, as `["tty"]` with the master.
+channel as `["error", stage, errno, detail]`, or as `["row", row, errno, detail]` for a row of the program.
+The channel's end without one means that exec succeeded. A pty that was made here is sent as `["tty"]`
+with the master, the writable overlays as `["kept"]`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -18,86 +20,90 @@ import stat
 import struct
 from typing import NamedTuple, NoReturn
 
-from supervisor.kernel import mounts, privileges, process
+from supervisor.kernel import privileges, process
 from supervisor.kernel import syscalls as sc
-from supervisor.launcher import identity, plan
-from supervisor.launcher.steps import Root, StepError
+from supervisor.launcher import identity, init, plan, stdio
+from supervisor.launcher.ahead import Ahead
+from supervisor.launcher.order import Order, from_bytes, to_bytes
+from supervisor.launcher.perform import Performer, RowError
+from supervisor.launcher.steps import StepError
 
-# asm-generic/ioctls.h, linux/sockios.h
-_TIOCSPTLCK, _TIOCGPTN, _TIOCGPTPEER = 0x4004_5431, 0x8004_5430, 0x5441
-_TIOCSCTTY = 0x540E
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_CGROUPS = 16
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h
 
-JOINED = (
-    sc.CLONE_NEWNS
-    | sc.CLONE_NEWPID
-    | sc.CLONE_NEWIPC
-    | sc.CLONE_NEWUTS
-    | sc.CLONE_NEWNET
-    | sc.CLONE_NEWCGROUP
-)
+NAMESPACES = sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
+"""Those that a run is born in; of a network and a cgroup namespace it makes its own where it wants them."""
+
+JOINED = NAMESPACES | sc.CLONE_NEWNET | sc.CLONE_NEWCGROUP
 """Namespaces that an exec enters: all that a run may have of its own."""
 
 
-class Prepared(NamedTuple):
-    """What is opened and read before the clone. stdin, stdout, stderr: -1 where the child makes its own."""
+class Given(NamedTuple):
+    """What a child has open. cgroups: to write "0" to. stdio: -1 where it makes its own. roots: see Order."""
 
-    process: plan.Process
     channel: socket.socket
-    v1_cgroups: list[int]
-    stdin: int
-    stdout: int
-    stderr: int
-    seccomp: bytes | None
+    cgroups: list[int]
+    stdio: tuple[int, int, int]
+    roots: list[int]
+
+
+class Common(NamedTuple):
+    """What is the same for every child of this launcher."""
+
     last_cap: int
     signals: list[signal.Signals]
 
 
 class _Child:
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
-        self.process = prepared.process
+    def __init__(self, spec: plan.Process, seccomp: bytes | None, given: Given, common: Common) -> None:
+        self.process = spec
+        self.seccomp = seccomp
+        self.given = given
+        self.common = common
+        self.parks = False
+        self.bounded = False
         self.stage = "cgroup"
         self.path = ""
 
     # --- the two ways in ------------------------------------------------------------------------
-    def launch(self, launch: plan.LaunchPlan) -> NoReturn:
-        """The first process of a run."""
-        self.enter_cgroups()
-        sc.unshare(sc.CLONE_NEWCGROUP)  # after entering: the cgroup of this moment becomes its root
-        self.set_oom_score()
-        os.setsid()
-        if launch.hostname is not None:
+    def launch(self, order: Order) -> NoReturn:
+        """The first process of a run; the program's data is in the arena."""
+        self.parks = order.parks
+        self.bounded = order.ahead
+        if not order.parks:
+            self.enter_cgroups(self.given.cgroups)
+            sc.unshare(sc.CLONE_NEWCGROUP)  # after entering: the cgroup of this moment becomes its root
+        if not order.ahead:
+            os.setsid()
+            set_oom_score(self.process.oom_score_adj)
+        elif self.process.oom_score_adj is not None:
+            self.stage = "oom_score_adj"
+            set_oom_score(self.process.oom_score_adj)
+        if order.hostname is not None:
             self.stage = "hostname"
-            sc.sethostname(launch.hostname)
-        if launch.net != "host":
+            sc.sethostname(order.hostname)
+        if order.net != "host":
             self.stage = "network"
+            sc.unshare(sc.CLONE_NEWNET)
             _loopback_up()
         self.stage = "mount"
-        Root(launch.root, self.process.cwd).run(launch.steps)
+        registers = Performer().run(order.rows, self.given.roots)
+        if order.results:
+            # Held until the next run, which then need not mount them again (and nobody has to sync them).
+            kept = [registers[place] for place in order.results]
+            socket.send_fds(self.given.channel, [b'["kept"]'], kept)
         self.finish(console=True)
 
     def join(self) -> NoReturn:
         """One more process of a run whose namespaces we are in already."""
-        self.enter_cgroups()
+        self.enter_cgroups(self.given.cgroups)
         os.setsid()
         self.finish(console=False)
 
-    def enter_cgroups(self) -> None:
-        for fd in self.prepared.v1_cgroups:
+    @staticmethod
+    def enter_cgroups(fds: list[int]) -> None:
+        for fd in fds:
             os.write(fd, b"0")
-
-    def set_oom_score(self) -> None:
-        self.stage = "oom_score_adj"
-        wanted = self.process.oom_score_adj
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(wanted or 0).encode())
-        except PermissionError:
-            if wanted is not None:
-                raise  # less than the launcher's own, without CAP_SYS_RESOURCE
-        finally:
-            os.close(fd)
 
     # --- after the root is in place -------------------------------------------------------------
     def finish(self, *, console: bool) -> NoReturn:
@@ -106,9 +112,9 @@ class _Child:
         who = identity.resolve(spec.user, spec.groups)
         self.stage = "stdio"
         if spec.tty:
-            self.open_tty(who.uid, console=console)
+            stdio.use_pty(who.uid, self.given.channel, console=console)
         else:
-            self.open_pipes(who.uid)
+            stdio.use_pipes(self.given.stdio, who.uid)
         self.stage = "cwd"
         late = self.change_directory()
         self.stage = "rlimit"
@@ -125,7 +131,9 @@ class _Child:
 
         def become() -> None:
             self.stage = "caps"
-            privileges.become(who.uid, who.gid, who.groups, spec.caps, self.prepared.last_cap)
+            if not self.bounded:
+                privileges.bound(spec.caps, self.common.last_cap)
+            privileges.become(who.uid, who.gid, who.groups, spec.caps)
             if late:
                 self.stage = "cwd"
                 os.chdir(spec.cwd)
@@ -135,65 +143,39 @@ class _Child:
             self.path = find_program(spec.argv[0], env.get("PATH", ""))
             self.stage = "seccomp"
 
+        if self.parks:
+            self.park()
         self.stage = "seccomp"
         privileges.confine(
-            become, self.close_others, no_new_privs=spec.no_new_privs, seccomp=self.prepared.seccomp
+            become,
+            self.close_others,
+            no_new_privs=spec.no_new_privs,
+            seccomp=self.seccomp,
         )
         self.stage = "exec"
         os.umask(spec.umask)
         if spec.init:
-            self.stay_as_init(env)
+            init.stay(lambda: self.execute(env), self.given.channel.close, tty=spec.tty)
         self.execute(env)
 
+    def park(self) -> None:
+        """Wait for the word to go on. The launcher's end closed is the word not to."""
+        self.stage = "cgroup"
+        said, fds, _, _ = socket.recv_fds(self.given.channel, 1, _CGROUPS, socket.MSG_CMSG_CLOEXEC)
+        if not said:
+            os._exit(0)
+        self.enter_cgroups(fds)
+        sc.unshare(sc.CLONE_NEWCGROUP)
+
     def execute(self, env: dict[str, str]) -> NoReturn:
-        for number in self.prepared.signals:
+        for number in self.common.signals:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execve(self.path, self.process.argv, env)  # noqa: S606 - the point of all this
 
     def close_others(self) -> None:
         """All but 0..2 and the channel, which closes at exec."""
-        channel = self.prepared.channel.fileno()
-        sc.close_range(3, channel - 1)
-        sc.close_range(channel + 1, 0xFFFF_FFFF)
-
-    def open_pipes(self, uid: int) -> None:
-        given = (self.prepared.stdin, self.prepared.stdout, self.prepared.stderr)
-        null = _null() if -1 in given else -1
-        # Above 2 first, so that no dup2 overwrites one that is still needed.
-        high = [fcntl.fcntl(fd if fd >= 0 else null, fcntl.F_DUPFD_CLOEXEC, 3) for fd in given]
-        for number, fd in enumerate(high):
-            os.dup2(fd, number)
-            if given[number] >= 0:
-                os.fchown(number, uid, -1)  # so that /dev/stdout can be opened by its user (runc)
-
-    def open_tty(self, uid: int, *, console: bool) -> None:
-        """A pty of the container's own devpts; its slave is 0..2, controlling terminal and /dev/console."""
-        master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        if os.fstat(master).st_rdev != os.makedev(5, 2):
-            raise StepError("stdio", 0, "/dev/pts/ptmx is not the pty multiplexer")
-        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-        number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, b"\0\0\0\0"))[0]
-        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
-        os.fchown(slave, uid, -1)
-        if console:
-            self.bind_console(number)
-        socket.send_fds(self.prepared.channel, [b'["tty"]'], [master])
-        slave = fcntl.fcntl(slave, fcntl.F_DUPFD_CLOEXEC, 3)
-        for target in range(3):
-            os.dup2(slave, target)
-        fcntl.ioctl(0, _TIOCSCTTY, 0)
-
-    def bind_console(self, number: int) -> None:
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            place = mounts.make_file(root, "/dev/console")
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            return  # a /dev that was given read-only, without the file: Docker cannot have one either
-        made = mounts.tree(sc.AT_FDCWD, f"/dev/pts/{number}")
-        mounts.attach(made, place)
+        sc.close_all_but([self.given.channel.fileno()])
 
     def change_directory(self) -> bool:
         """Into the working directory; True if only its user may (then it is done later)."""
@@ -203,47 +185,29 @@ class _Child:
             return True
         return False
 
-    # --- init -----------------------------------------------------------------------------------
-    def stay_as_init(self, env: dict[str, str]) -> NoReturn:
-        """Run the program as a child and remain: reap, pass every signal on, end as it ends."""
-        main = os.fork()
-        if main == 0:
-            os.setpgid(0, 0)
-            if self.process.tty:
-                os.tcsetpgrp(0, os.getpid())
-            self.execute(env)
-        self.prepared.channel.close()
-        everything = signal.valid_signals()
-        while True:
-            number = signal.sigwaitinfo(everything).si_signo
-            if number != signal.SIGCHLD:
-                _pass_on(main, number)
-                continue
-            while True:
-                try:
-                    pid, raw = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    os._exit(0)
-                if pid == 0:
-                    break
-                if pid == main:
-                    os._exit(process.status_of(raw).code)
-
     # --- failing --------------------------------------------------------------------------------
     def report(self, stage: str, number: int, detail: str) -> None:
-        self.prepared.channel.send(json.dumps(["error", stage, number, detail[:4000]]).encode())
+        self.tell(["error", stage, number, detail[:4000]])
+
+    def tell(self, message: list[str | int]) -> None:
+        self.given.channel.send(json.dumps(message).encode())
 
 
-def run(prepared: Prepared, launch: plan.LaunchPlan | None) -> NoReturn:
-    """In a new child: become the run's first process, or (None) one more process of it. Never returns."""
+def launch(order: Order, seccomp: bytes | None, given: Given, common: Common) -> NoReturn:
+    """In a new child, in namespaces of its own: become a run's first process. Never returns."""
+    _run(_Child(order.process, seccomp, given, common), order)
+
+
+def _run(child: _Child, order: Order | None) -> NoReturn:
     try:
-        child = _Child(prepared)
         try:
-            if launch is None:
+            if order is None:
                 child.join()
-            child.launch(launch)
+            child.launch(order)
         except StepError as error:
             child.report(error.stage, error.number, error.detail)
+        except RowError as error:
+            child.tell(["row", error.row, error.number, error.detail[:4000]])
         except identity.UnknownIdentityError as error:
             child.report("user", 0, str(error))
         except OSError as error:
@@ -255,7 +219,7 @@ def run(prepared: Prepared, launch: plan.LaunchPlan | None) -> NoReturn:
         os._exit(128)
 
 
-def join(prepared: Prepared, target: int) -> NoReturn:
+def join(spec: plan.Process, seccomp: bytes | None, given: Given, common: Common, target: int) -> NoReturn:
     """In a new child of the launcher: enter the namespaces of `target` (a pidfd), and clone there.
 
     We are in the run's cgroup already, so the clone is as well: inside a cgroup namespace nobody may enter
@@ -263,21 +227,62 @@ def join(prepared: Prepared, target: int) -> NoReturn:
     launcher becomes the parent of the clone; its pid is told as `["pid", number]`. Never returns.
     """
     try:
-        child = _Child(prepared)
+        child = _Child(spec, seccomp, given, common)
         try:
-            child.set_oom_score()  # now, because its own /proc may be anything
+            child.stage = "oom_score_adj"
+            set_oom_score(spec.oom_score_adj)  # now, because its own /proc may be anything
             child.stage = "namespaces"
             sc.setns(target, JOINED)
             child.stage = "clone"
             # The pid namespace is entered by the clone itself.
             pid, _ = process.clone(0, sibling=True)
             if pid == 0:
-                run(prepared, None)
-            prepared.channel.send(json.dumps(["pid", pid]).encode())
+                _run(child, None)
+            child.tell(["pid", pid])
         except OSError as error:
             child.report(child.stage, error.errno or 0, str(error.strerror))
         except BaseException as error:  # noqa: BLE001 - as above
             child.report(child.stage, 0, repr(error))
+    finally:
+        os._exit(0)
+
+
+def prepare(ahead: Ahead, common: Common) -> None:
+    """In a spare: do what can be done before the order, and run what a launch will run where it does nothing.
+
+    The pages that this touches are copied here and now. Raises OSError, StepError.
+    """
+    os.setsid()
+    set_oom_score(None)
+    if ahead.caps is not None:
+        privileges.bound(list(ahead.caps), common.last_cap)
+    spec = plan.Process(["x"], [["PATH", "/"]])
+    order = from_bytes(to_bytes(Order(spec, "x", "host", b"", b"x", [], True, False)))
+    Performer().run(order.rows, [])
+    who = identity.resolve(spec.user, spec.groups)
+    stdio.use_pipes((-1, -1, -1), who.uid)
+    _check_inside()
+    with contextlib.suppress(StepError):
+        find_program(spec.argv[0], spec.env[0][1])
+
+
+def set_oom_score(wanted: int | None) -> None:
+    """Of this process; None is 0, or what the launcher has if it may have no less. Raises OSError."""
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(wanted or 0).encode())
+    except PermissionError:
+        if wanted is not None:
+            raise  # less than the launcher's own, without CAP_SYS_RESOURCE
+    finally:
+        os.close(fd)
+
+
+def hold(fds: list[int], until: int) -> NoReturn:
+    """In a new child: hold descriptors until the pipe `until` has ended. Never returns."""
+    try:
+        sc.close_all_but([*fds, until])
+        os.read(until, 1)
     finally:
         os._exit(0)
 
@@ -315,22 +320,8 @@ def _check_inside() -> None:
         raise StepError("cwd", 0, "the working directory is outside of the root")
 
 
-def _null() -> int:
-    fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    if not mounts.is_null(fd):
-        raise StepError("stdio", 0, "/dev/null of the new root is not the null device")
-    return fd
-
-
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         request = struct.pack("16sH22x", b"lo", 0)
         flags = struct.unpack("16sH22x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
-
-
-def _pass_on(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except OSError:
-        return

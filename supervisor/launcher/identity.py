@@ -6,6 +6,7 @@ Plain parsing of /etc/passwd and /etc/group: the modules pwd and grp would ask t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _MAX_ID = 0x7FFF_FFFF
@@ -44,7 +45,7 @@ def resolve(user: str, additional: list[str], root: str = "") -> Identity:
     """
     name, _, group = user.partition(":")
     groups = _groups(f"{root}/etc/group")
-    entry = _find_user(name or "0", _passwd(f"{root}/etc/passwd"))
+    entry = _find_user(name or "0", f"{root}/etc/passwd")
     uid = entry.uid if entry else _number(name or "0")
     if uid is None:
         raise UnknownIdentityError(f"unable to find user {name}: no matching entries in passwd file")
@@ -58,10 +59,13 @@ def resolve(user: str, additional: list[str], root: str = "") -> Identity:
     return Identity(uid, gid, list(dict.fromkeys([gid, *supplementary])), home)
 
 
-def _find_user(name: str, entries: list[_Passwd]) -> _Passwd | None:
-    for entry in entries:
-        if entry.name == name or str(entry.uid) == name:
-            return entry
+def _find_user(name: str, path: str) -> _Passwd | None:
+    """The first entry of that name or number."""
+    for row in _lines(path):
+        if len(row) >= 6 and name in (row[0], row[2].lstrip("0") or "0"):
+            uid, gid = _number(row[2]), _number(row[3])
+            if uid is not None and gid is not None:
+                return _Passwd(row[0], uid, gid, row[5])
     return None
 
 
@@ -79,31 +83,22 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and int(text) <= _MAX_ID else None
 
 
-def _lines(path: str) -> list[list[str]]:
+def _lines(path: str) -> Iterator[list[str]]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return []  # a root without the file: numbers still work
+        return  # a root without the file: numbers still work
     try:
         parts = []
         while part := os.read(fd, 65536):
             parts.append(part)
     except OSError:
-        return []
+        return
     finally:
         os.close(fd)
-    rows = b"".join(parts).decode("utf-8", "surrogateescape").split("\n")
-    return [row.strip().split(":") for row in rows if row and not row.startswith("#")]
-
-
-def _passwd(path: str) -> list[_Passwd]:
-    found = []
-    for row in _lines(path):
-        if len(row) >= 6:
-            uid, gid = _number(row[2]), _number(row[3])
-            if uid is not None and gid is not None:
-                found.append(_Passwd(row[0], uid, gid, row[5]))
-    return found
+    for row in b"".join(parts).decode("utf-8", "surrogateescape").split("\n"):
+        if row and not row.startswith("#"):
+            yield row.strip().split(":")
 
 
 def _groups(path: str) -> list[_Group]:

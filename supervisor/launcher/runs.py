@@ -9,7 +9,9 @@ import time
 
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.process import Status, Usage
-from supervisor.launcher import plan, protocol
+from supervisor.launcher import codec, plan, protocol
+from supervisor.launcher.ahead import Made
+from supervisor.launcher.order import Packed
 
 
 def boottime_ns() -> int:
@@ -44,7 +46,11 @@ class Child:
 
 
 class Run(Child):
-    """A live run, from its clone until its exit record is made."""
+    """A live run, from its clone until its exit record is made.
+
+    plan: `unnumbered`; empty for one that was adopted. made: what of its root had been there before.
+    kept: its writable overlays, for the next run. packed: the order for that.
+    """
 
     __slots__ = (
         "adopted",
@@ -55,11 +61,15 @@ class Run(Child):
         "freeze_wanted",
         "frozen",
         "instance",
+        "kept",
         "log",
+        "made",
         "meta",
         "number",
         "oom",
+        "packed",
         "pending_signals",
+        "plan",
         "started_ns",
         "started_wall",
         "ticks",
@@ -83,6 +93,10 @@ class Run(Child):
         self.freeze_wanted: bool | None = None
         self.events_fd = -1
         self.pending_signals: list[int] = []
+        self.plan = b""
+        self.made = Made()
+        self.packed: Packed | None = None
+        self.kept: list[int] = []
         self.adopted = False
         self.oom = False
 
@@ -129,6 +143,21 @@ class Run(Child):
             self.cgroup.cpu_ns(),
             self.meta,
         )
+
+    def let_go(self) -> None:
+        """Close what is kept for the next run; while this one lives that is never the last descriptor."""
+        while self.kept:
+            os.close(self.kept.pop())
+
+    def close(self) -> None:
+        """See Child."""
+        super().close()
+        self.let_go()
+
+
+def unnumbered(launch: plan.LaunchPlan) -> bytes:
+    """What two runs of an instance have in common, as bytes (an eighth of the objects' size)."""
+    return codec.encode(launch._replace(run=0, cgroup="", meta=""))
 
 
 class ExecRun(Child):

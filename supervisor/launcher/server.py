@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 
+from supervisor.kernel import hierarchies
 from supervisor.launcher import bootstrap
 from supervisor.launcher.supervise import Launcher
 
@@ -52,7 +53,7 @@ def _serve(run_dir: str, cgroup_base: str | None, ready: int) -> None:
     lock = bootstrap.lock(run_dir)
     setup = bootstrap.harden(cgroup_base)
     try:
-        launcher = Launcher(run_dir, sys.executable, setup)
+        launcher = Launcher(run_dir, sys.executable, setup, quick_moves=hierarchies.moves_are_quick())
     except OSError as error:
         raise bootstrap.StartError(f"cannot serve {run_dir}: {error.strerror or error}") from error
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

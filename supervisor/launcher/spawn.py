@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.kernel import privileges, process
-from supervisor.kernel import syscalls as sc
 from supervisor.kernel.cgroups import Cgroup
-from supervisor.launcher import child, plan
+from supervisor.launcher import child, plan, spare
+from supervisor.launcher.ahead import NOTHING, Ahead, Made, ahead_of
+from supervisor.launcher.assemble import assemble
+from supervisor.launcher.order import Order, Packed, pack, to_bytes, unpack
+from supervisor.launcher.program import Arena
 from supervisor.launcher.steps import StepError
 
 _PROGRAMS = 64
@@ -21,7 +26,8 @@ _PROGRAMS = 64
 class Spawned(NamedTuple):
     """A process on its way. The descriptors are the caller's; stdin, stdout, stderr are our ends, or -1.
 
-    For an exec `pid` and `pidfd` are those of the helper that enters the namespaces.
+    made: what of its root had been there before. For an exec `pid` and `pidfd` are those of the helper that
+    enters the namespaces.
     """
 
     pid: int
@@ -30,124 +36,271 @@ class Spawned(NamedTuple):
     stdin: int
     stdout: int
     stderr: int
+    made: Made = Made()
 
 
 class Spawner:
-    """Knows what is the same for every child: signals, capabilities, cached seccomp programs."""
+    """Knows what is the same for every child, and keeps a spare."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, spares: bool) -> None:
         """Looks at this process: call it when its signals are set up."""
-        self._last_cap = privileges.last_capability()
-        self._signals = [
+        self._spares = spares
+        handled = [
             number
             for number in signal.valid_signals()
             if isinstance(number, signal.Signals) and signal.getsignal(number) is not signal.SIG_DFL
         ]
+        self._common = child.Common(privileges.last_capability(), handled)
         self._everything = signal.valid_signals()
-        self._programs: dict[str, bytes] = {}
+        self._filters: dict[str, bytes] = {}
+        self._arena = Arena()
+        self._spare: spare.Spare | None = None
+        self._next: tuple[Ahead, str] | None = None
 
-    def launch(self, launch: plan.LaunchPlan, cgroup: Cgroup) -> Spawned:
-        """Clone the first process of a run into a cgroup that exists. Raises StepError."""
-        flags = sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-        if launch.net == "none":
-            flags |= sc.CLONE_NEWNET
-        elif launch.net != "host":
+    # --- the spare ------------------------------------------------------------------------------
+    def keep_spare(self) -> None:
+        """Have one again, for launches like the last. Raises OSError, StepError."""
+        if not self._spares or self._next is None:
+            return
+        if self._spare is not None and self._spare.ahead != self._next[0]:
+            self.drop_spare()
+        if self._spare is None:
+            with self._signals_blocked():
+                self._spare = spare.make(self._arena, self._common, *self._next)
+
+    def drop_spare(self) -> None:
+        """Have none."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    # --- launch ---------------------------------------------------------------------------------
+    def launch(self, launch: plan.LaunchPlan, cgroup: Cgroup, roots: list[int]) -> Spawned:
+        """Start the first process of a run in a cgroup that exists. Raises StepError.
+
+        roots: writable overlays that an earlier run of the same plan left, or none; they stay the caller's.
+        """
+        if launch.net not in ("host", "none"):
             raise StepError("network", 0, f"cannot use network {launch.net!r}: it is host or none")
-        return self._spawn(launch.process, cgroup, flags, launch, -1)
+        _check_command(launch.process)
+        ahead = ahead_of(launch)
+        if self._next != (ahead, launch.root):
+            self._next = ahead, launch.root
+        spec = launch.process
+        seccomp = self._filter(spec.seccomp)
+        with _Descriptors() as fds:
+            v1, v2 = _cgroups(cgroup, fds)
+            given, ends = _stdio(fds, tty=spec.tty, stdin=spec.stdin_open, open_stdin=spec.stdin_open)
+            if (ready := self._spare) is not None and ready.ahead == ahead:
+                self._spare = None
+                made = Made(bool(roots), ready.ahead)
+                order = to_bytes(self._order(launch, made))
+                if ready.send(order, seccomp, _moves(v1, v2, fds), given, roots):
+                    return Spawned(ready.pid, ready.pidfd, ready.channel, *ends, made)
+                ready.close()
+            made = Made(bool(roots))
+            first = self._order(launch, made)
+            fds.stage = "clone"
+            self._arena.load(first.data)
+            channel, far = fds.channel()
+            with self._signals_blocked():
+                pid, pidfd = process.clone(child.NAMESPACES, cgroup_fd=v2)
+                if pid == 0:
+                    child.launch(first, seccomp, child.Given(far, v1, given, roots), self._common)
+        return Spawned(pid, pidfd, channel, *ends, made)
 
+    def _order(self, launch: plan.LaunchPlan, made: Made, *, parks: bool = False) -> Order:
+        program = assemble(launch, self._arena.address, made)
+        return Order(
+            launch.process,
+            launch.hostname,
+            launch.net,
+            program.rows,
+            program.data,
+            program.results,
+            made.ahead is not NOTHING,
+            parks,
+        )
+
+    # --- a launch before it is asked for --------------------------------------------------------
+    def pack(self, launch: plan.LaunchPlan) -> Packed | None:
+        """The order for the next run by this plan, for `park`; None if it cannot be. Raises StepError."""
+        if any(isinstance(step, plan.Mount) and step.fstype == "cgroup2" for step in launch.steps):
+            return None  # which cgroup it shows is settled when it is mounted
+        ahead = ahead_of(launch)
+        if self._next is not None and self._next[0] == ahead:
+            ahead = self._next[0]  # one object for all that are equal
+        return pack(self._order(launch, Made(True, ahead), parks=True), ahead)
+
+    def can_park(self, packed: Packed) -> bool:
+        """Whether the spare is there and the right one."""
+        return self._spare is not None and self._spare.ahead == packed.ahead
+
+    def park(self, packed: Packed, roots: list[int]) -> Spawned:
+        """As `launch`, but the process waits for `unpark` while it is still ours. Raises StepError."""
+        ready, self._spare = self._spare, None
+        assert ready is not None
+        try:
+            with _Descriptors() as fds:
+                stdin = packed.stdin_open
+                given, ends = _stdio(fds, tty=packed.tty, stdin=stdin, open_stdin=stdin)
+                if not ready.send(unpack(packed), self._filter(packed.seccomp), [], given, roots):
+                    raise StepError("clone", errno.ECHILD, "the spare has died")
+        except StepError:
+            ready.close()
+            raise
+        return Spawned(ready.pid, ready.pidfd, ready.channel, *ends, Made(True, packed.ahead))
+
+    def unpark(self, parked: Spawned, cgroup: Cgroup) -> None:
+        """Have it go on, in a cgroup that exists. What failed before is in its channel. Raises StepError."""
+        with _Descriptors() as fds:
+            v1, v2 = _cgroups(cgroup, fds)
+            moves = _moves(v1, v2, fds)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(parked.channel, [b"!"], moves)
+
+    def let_go(self, fds: list[int]) -> tuple[int, int]:
+        """Close descriptors, but have another process be the last to close them: it may wait for a disk.
+
+        Returns (pid, pidfd) of that process. Raises OSError.
+        """
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            with self._signals_blocked():
+                pid, pidfd = process.clone(0)
+                if pid == 0:
+                    child.hold(fds, reading)
+        finally:
+            for fd in (*fds, reading, writing):
+                os.close(fd)
+        return pid, pidfd
+
+    # --- exec -----------------------------------------------------------------------------------
     def join(self, spec: plan.Process, cgroup: Cgroup, target: int) -> Spawned:
         """Clone the helper of an exec into the run that `target` is a pidfd of. Raises StepError."""
-        return self._spawn(spec, cgroup, 0, None, target)
-
-    def _spawn(
-        self, spec: plan.Process, cgroup: Cgroup, flags: int, launch: plan.LaunchPlan | None, target: int
-    ) -> Spawned:
-        if not spec.argv:
-            raise StepError("exec", errno.ENOENT, "no command specified")
-        mine: list[int] = []
-        theirs: list[int] = []
-        stage = "cgroup"
-        try:
-            v1 = cgroup.open_v1()
-            theirs += v1
-            v2 = cgroup.open_v2()
-            if v2 >= 0:
-                theirs.append(v2)
-            stage = "seccomp"
-            program = self._program(spec.seccomp) if spec.seccomp is not None else None
-            stage = "stdio"
-            ends = [-1, -1, -1]
-            given = [-1, -1, -1]
-            if not spec.tty:
-                given[1], given[2] = self._output(ends, mine, theirs, lasting=launch is not None)
-                # An exec always gives three descriptors; without stdin_open nobody reads from the first.
-                if spec.stdin_open or launch is None:
-                    reading, writing = os.pipe2(os.O_CLOEXEC)
-                    theirs.append(reading)
-                    mine.append(writing)
-                    ends[0] = writing
-                    if spec.stdin_open:
-                        given[0] = reading
-            channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            channel.setblocking(False)
-            prepared = child.Prepared(
-                spec,
-                far,
-                v1,
-                given[0],
-                given[1],
-                given[2],
-                program,
-                self._last_cap,
-                self._signals,
-            )
-            stage = "clone"
-            # A signal that is handled in the child would be handled by the launcher's handlers.
-            before = signal.pthread_sigmask(signal.SIG_SETMASK, self._everything)
-            try:
-                pid, pidfd = process.clone(flags, cgroup_fd=v2)
+        _check_command(spec)
+        with _Descriptors() as fds:
+            v1, v2 = _cgroups(cgroup, fds)
+            seccomp = self._filter(spec.seccomp)
+            # An exec always gives three descriptors; without stdin_open nobody reads from the first.
+            given, ends = _stdio(fds, tty=spec.tty, stdin=True, open_stdin=spec.stdin_open)
+            channel, far = fds.channel()
+            fds.stage = "clone"
+            with self._signals_blocked():
+                pid, pidfd = process.clone(0, cgroup_fd=v2)
                 if pid == 0:
-                    if launch is not None:
-                        child.run(prepared, launch)
-                    child.join(prepared, target)
-            except BaseException:
-                channel.close()
-                raise
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                far.close()
-        except OSError as error:
-            for fd in mine:
-                os.close(fd)
-            where = f": {error.filename}" if error.filename else ""
-            raise StepError(stage, error.errno or 0, f"{error.strerror}{where}") from error
-        finally:
-            for fd in theirs:
-                os.close(fd)
+                    child.join(spec, seccomp, child.Given(far, v1, given, []), self._common, target)
         return Spawned(pid, pidfd, channel, *ends)
 
-    @staticmethod
-    def _output(ends: list[int], mine: list[int], theirs: list[int], *, lasting: bool) -> tuple[int, int]:
-        """Pipes for stdout and stderr.
+    # --- both -----------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _signals_blocked(self) -> Iterator[None]:
+        """A signal that is handled in the child would be handled by the launcher's handlers."""
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, self._everything)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-        lasting: the service's own end is open for reading, too. So a pipe always has a reader: while launcher
-        and log writer are both dead, output waits in it, and nobody dies of SIGPIPE.
-        """
-        for place in (1, 2):
-            ends[place], writing = os.pipe2(os.O_CLOEXEC)
-            mine.append(ends[place])
-            theirs.append(writing)
-            if lasting:
-                theirs[-1] = os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC)
-                os.close(writing)
-        return theirs[-2], theirs[-1]
-
-    def _program(self, path: str) -> bytes:
-        """The file is named by its digest, so it never changes."""
-        program = self._programs.get(path)
+    def _filter(self, path: str | None) -> bytes | None:
+        """The file is named by its digest, so it never changes. Raises StepError."""
+        if path is None:
+            return None
+        program = self._filters.get(path)
         if program is None:
-            program = Path(path).read_bytes()
-            if len(self._programs) >= _PROGRAMS:
-                self._programs.clear()
-            self._programs[path] = program
+            try:
+                program = Path(path).read_bytes()
+            except OSError as error:
+                raise StepError("seccomp", error.errno or 0, f"{error.strerror}: {path}") from error
+            if len(self._filters) >= _PROGRAMS:
+                self._filters.clear()
+            self._filters[path] = program
         return program
+
+
+def _check_command(spec: plan.Process) -> None:
+    if not spec.argv:
+        raise StepError("exec", errno.ENOENT, "no command specified")
+
+
+def _cgroups(cgroup: Cgroup, fds: _Descriptors) -> tuple[list[int], int]:
+    """Its v1 parts, to write into, and the directory of its v2 part."""
+    fds.stage = "cgroup"
+    return fds.theirs_all(cgroup.open_v1()), fds.their(cgroup.open_v2())
+
+
+def _moves(v1: list[int], v2: int, fds: _Descriptors) -> list[int]:
+    """Where a process writes itself in that was not born in the v2 part."""
+    if v2 < 0:
+        return v1
+    fds.stage = "cgroup"
+    return [*v1, fds.their(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=v2))]
+
+
+def _stdio(
+    fds: _Descriptors, *, tty: bool, stdin: bool, open_stdin: bool
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """What the child is given, and our ends. stdin: make that pipe, whether the child reads it or not."""
+    fds.stage = "stdio"
+    if tty:
+        return (-1, -1, -1), (-1, -1, -1)
+    reading = end = -1
+    if stdin:
+        reading, end = fds.pipe(ours_reads=False)
+    out, stdout = fds.pipe(ours_reads=True)
+    err, stderr = fds.pipe(ours_reads=True)
+    return (reading if open_stdin else -1, out, err), (end, stdout, stderr)
+
+
+class _Descriptors:
+    """Of one launch: theirs are closed at the end, ours only if it fails. An OSError becomes a StepError."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self._theirs: list[int] = []
+        self._ours: list[int] = []
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for fd in self._theirs:
+            os.close(fd)
+        if self._sockets:
+            self._sockets[1].close()
+        if error is None:
+            return
+        for fd in self._ours:
+            os.close(fd)
+        if self._sockets:
+            self._sockets[0].close()
+        if isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            raise StepError(self.stage, error.errno or 0, f"{error.strerror}{where}") from error
+
+    def their(self, fd: int) -> int:
+        """Theirs, if it is one."""
+        if fd >= 0:
+            self._theirs.append(fd)
+        return fd
+
+    def theirs_all(self, fds: list[int]) -> list[int]:
+        """All of them theirs."""
+        self._theirs += fds
+        return fds
+
+    def pipe(self, *, ours_reads: bool) -> tuple[int, int]:
+        """(theirs, ours)."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = (reading, writing) if ours_reads else (writing, reading)
+        self._theirs.append(theirs)
+        self._ours.append(ours)
+        return theirs, ours
+
+    def channel(self) -> tuple[socket.socket, socket.socket]:
+        """(ours, theirs)."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sockets = [ours, theirs]
+        ours.setblocking(False)
+        return ours, theirs

@@ -156,22 +156,25 @@ def test_options_that_would_be_cut_are_refused() -> None:
 
 
 OLD = """
-import errno, os, sys
+import os, sys
 from supervisor.kernel import mounts, syscalls as sc
+from supervisor.launcher import perform, plan
+from supervisor.launcher.ahead import Made
+from supervisor.launcher.assemble import assemble
+from supervisor.launcher.program import Arena
 sc.unshare(sc.CLONE_NEWNS)
-sc.mount("none", "/", None, sc.MS_REC | sc.MS_PRIVATE)
-real = sc.fsconfig_string
-def old(fd, key, value):  # what a kernel before 6.7 answers
-    if key == "lowerdir+":
-        raise OSError(errno.EINVAL, "invalid argument")
-    real(fd, key, value)
-sc.fsconfig_string = old
+mounts.takes_layers_one_by_one = lambda: False  # a kernel before 6.7
 base = sys.argv[1]
 for name in ("low:er", "upper", "work", "at"):
     os.makedirs(f"{base}/{name}")
 open(f"{base}/low:er/file", "w").write("below")
-made = mounts.overlay([f"{base}/low:er"], f"{base}/upper", f"{base}/work")
-sc.move_mount(made, sc.AT_FDCWD, f"{base}/at", 0)
+overlay = plan.Overlay("/", [f"{base}/low:er"], f"{base}/upper", f"{base}/work")
+process = plan.Process(["true"], [])
+launch = plan.LaunchPlan("web", 1, "", plan.Limits(), None, "host", f"{base}/at", [overlay], process, None)
+arena = Arena()
+program = assemble(launch, arena.address, Made())
+arena.load(program.data)
+perform.Performer().run(program.rows, [])
 assert open(f"{base}/at/file").read() == "below"
 open(f"{base}/at/new", "w").write("x")
 assert os.path.exists(f"{base}/upper/new")
