@@ -80,7 +80,7 @@ lint: $(BIN)/.test ## ruff, mypy, the import contract
 	    echo "== import-linter"; $(BIN)/lint-imports --no-cache --no-logo || status=1; \
 	    exit $$status
 
-test-vm: $(BIN)/.test ## Tests in a virtual machine: reboots, power cuts, an upgrade (qemu, about ten minutes)
+test-vm: $(BIN)/.test ## Tests in a virtual machine: reboots, power cuts, an upgrade (qemu, about 20 minutes)
 	@sh deploy/bootstrap.sh vm
 	@echo "== pytest tests/vm"
 	@$(BIN)/python -m pytest tests/vm
