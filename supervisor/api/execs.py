@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import struct
 import termios
 from typing import Any
@@ -212,7 +213,7 @@ class _Bridge:
         self._session = session
         self._incoming = incoming
         self._outgoing = outgoing
-        self._sent = 0
+        self._idle: set[int] = set()  # outputs whose pump waits for more
 
     async def run(self, fds: list[int]) -> None:
         """fds: as `protocol.Exec` gives them; those that are used up are closed."""
@@ -223,7 +224,7 @@ class _Bridge:
             while fds:
                 os.close(fds.pop())
         feeding = asyncio.create_task(self._feed(stdin))
-        pumps = {asyncio.create_task(self._pump(fd, number)) for fd, number in outputs}
+        pumps = {asyncio.create_task(self._pump(fd, number)): fd for fd, number in outputs}
         ended = asyncio.create_task(self._session.ended.wait())
         try:
             # A terminal whose client went away is hung up, as sshd does it.
@@ -235,12 +236,12 @@ class _Bridge:
                 task.cancel()
             await asyncio.gather(feeding, ended, *pumps, return_exceptions=True)
 
-    async def _drain(self, pumps: set[asyncio.Task[None]]) -> None:
+    async def _drain(self, pumps: dict[asyncio.Task[None], int]) -> None:
         """Send what is left. A child of it may hold its pipes open for ever: quiet is the end, too."""
-        while any(not pump.done() for pump in pumps):
-            before = self._sent
-            _, running = await asyncio.wait(pumps, timeout=_DRAIN_S)
-            if running and self._sent == before:
+        while running := {pump: fd for pump, fd in pumps.items() if not pump.done()}:
+            await asyncio.wait(running, timeout=_DRAIN_S)
+            waiting = [fd for pump, fd in running.items() if not pump.done()]
+            if self._idle.issuperset(waiting) and not select.select(waiting, [], [], 0)[0]:
                 return
 
     async def _pump(self, fd: int, number: int) -> None:
@@ -250,15 +251,21 @@ class _Bridge:
             lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(fd, "rb", 0)
         )
         try:
-            while data := await reader.read(_BLOCK):
+            while data := await self._more(fd, reader):
                 head = struct.pack(">BxxxI", number, len(data)) if number else b""
                 self._outgoing.write(head + data)
                 await self._outgoing.drain()
-                self._sent += len(data)
         except OSError:
             return  # the end of a terminal, or the client went away
         finally:
             transport.close()
+
+    async def _more(self, fd: int, reader: asyncio.StreamReader) -> bytes:
+        self._idle.add(fd)
+        try:
+            return await reader.read(_BLOCK)
+        finally:
+            self._idle.discard(fd)
 
     async def _feed(self, fd: int) -> None:
         """What the client sends, until it has no more."""
