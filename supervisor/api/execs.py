@@ -12,22 +12,19 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 import struct
 import termios
 from typing import Any
 
 from aiohttp import web
 
+from supervisor.api.hijack import Bridge, Connection, hijacked
 from supervisor.api.lookup import find_here
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.execs import ExecError, ExecSession
 from supervisor.daemon.plans import ExecRequest
-
-_BLOCK = 65536
-_DRAIN_S = 0.25
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -72,19 +69,30 @@ class _Handlers:
         detach = bool((await _json(request)).get("Detach"))
         if session.begun:
             raise web.HTTPConflict(text=f"cannot start exec {session.id[:12]}: it was started already")
-        try:
-            fds = await self._daemon.execs.start(session)
-        except ExecError as error:
-            raise web.HTTPBadRequest(text=str(error)) from error
         if detach:
+            try:
+                fds = await self._daemon.execs.start(session)
+            except ExecError as error:
+                raise web.HTTPBadRequest(text=str(error)) from error
             for fd in fds:
                 os.close(fd)
             return web.Response()
+        # The answer's head goes first, as Docker's does: a client may lose what comes in one piece with it.
+        async with hijacked(request, tty=session.process.tty) as connection:
+            try:
+                fds = await self._daemon.execs.start(session)
+            except ExecError as error:
+                await connection.say(f"{error}\n")
+            else:
+                await self._bridge(session, connection, fds)
+        return connection.response
+
+    async def _bridge(self, session: ExecSession, connection: Connection, fds: list[int]) -> None:
         if session.process.tty:
             self._terminals[session.id] = fds[0]
             self._resize(fds[0], *self._sizes.pop(session.id, (0, 0)))
         try:
-            return await _hijack(request, session, fds)
+            await Bridge(connection, session.ended).run(fds)
         finally:
             self._terminals.pop(session.id, None)
             for fd in fds:
@@ -167,121 +175,3 @@ def _request(document: dict[str, Any]) -> ExecRequest:
         stdin=bool(document.get("AttachStdin")),
         privileged=bool(document.get("Privileged")),
     )
-
-
-async def _hijack(request: web.Request, session: ExecSession, fds: list[int]) -> web.StreamResponse:
-    """Take the connection over until the process has ended and all that it wrote is sent."""
-    transport = request.transport
-    if transport is None:
-        raise web.HTTPBadRequest(text="cannot exec: the connection is closed")
-    response = web.StreamResponse(
-        status=101,
-        reason="UPGRADED",
-        headers={
-            "Content-Type": "application/vnd.docker.raw-stream"
-            if session.process.tty
-            else "application/vnd.docker.multiplexed-stream",
-            "Connection": "Upgrade",
-            "Upgrade": "tcp",
-        },
-    )
-    await response.prepare(request)
-    # From here on the bytes are ours. aiohttp closes a connection at a half-close; asyncio's own does not.
-    loop = asyncio.get_running_loop()
-    former = transport.get_protocol()
-    incoming = asyncio.StreamReader(loop=loop)
-    protocol = asyncio.StreamReaderProtocol(incoming, loop=loop)
-    protocol.connection_made(transport)
-    transport.set_protocol(protocol)
-    outgoing = asyncio.StreamWriter(transport, protocol, incoming, loop)
-    bridge = _Bridge(session, incoming, outgoing)
-    try:
-        await bridge.run(fds)
-    finally:
-        transport.set_protocol(former)
-        response.force_close()
-        transport.close()
-    return response
-
-
-class _Bridge:
-    """Between the client's connection and the process's pipes, or its terminal."""
-
-    def __init__(
-        self, session: ExecSession, incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter
-    ) -> None:
-        self._session = session
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._idle: set[int] = set()  # outputs whose pump waits for more
-
-    async def run(self, fds: list[int]) -> None:
-        """fds: as `protocol.Exec` gives them; those that are used up are closed."""
-        tty = self._session.process.tty
-        outputs = [(os.dup(fds[0]), 0)] if tty else [(os.dup(fd), n) for n, fd in enumerate(fds[-2:], 1)]
-        stdin = os.dup(fds[0]) if tty or len(fds) == 3 else -1
-        if not tty:
-            while fds:
-                os.close(fds.pop())
-        feeding = asyncio.create_task(self._feed(stdin))
-        pumps = {asyncio.create_task(self._pump(fd, number)): fd for fd, number in outputs}
-        ended = asyncio.create_task(self._session.ended.wait())
-        try:
-            # A terminal whose client went away is hung up, as sshd does it.
-            waiting: set[asyncio.Task[Any]] = {ended, *([feeding] if tty else [])}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            await self._drain(pumps)
-        finally:
-            for task in (feeding, ended, *pumps):
-                task.cancel()
-            await asyncio.gather(feeding, ended, *pumps, return_exceptions=True)
-
-    async def _drain(self, pumps: dict[asyncio.Task[None], int]) -> None:
-        """Send what is left. A child of it may hold its pipes open for ever: quiet is the end, too."""
-        while running := {pump: fd for pump, fd in pumps.items() if not pump.done()}:
-            await asyncio.wait(running, timeout=_DRAIN_S)
-            waiting = [fd for pump, fd in running.items() if not pump.done()]
-            if self._idle.issuperset(waiting) and not select.select(waiting, [], [], 0)[0]:
-                return
-
-    async def _pump(self, fd: int, number: int) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(fd, "rb", 0)
-        )
-        try:
-            while data := await self._more(fd, reader):
-                head = struct.pack(">BxxxI", number, len(data)) if number else b""
-                self._outgoing.write(head + data)
-                await self._outgoing.drain()
-        except OSError:
-            return  # the end of a terminal, or the client went away
-        finally:
-            transport.close()
-
-    async def _more(self, fd: int, reader: asyncio.StreamReader) -> bytes:
-        self._idle.add(fd)
-        try:
-            return await reader.read(_BLOCK)
-        finally:
-            self._idle.discard(fd)
-
-    async def _feed(self, fd: int) -> None:
-        """What the client sends, until it has no more."""
-        if fd < 0:
-            await self._incoming.read(1)
-            return
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(fd, "wb", 0)
-        )
-        writer = asyncio.StreamWriter(transport, protocol, None, loop)
-        try:
-            while data := await self._incoming.read(_BLOCK):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            return  # nobody reads it any more
-        finally:
-            transport.close()
