@@ -51,6 +51,7 @@ def ahead_of(launch: plan.LaunchPlan) -> Ahead:
     own: list[str] = []  # places of the service's own, in the order of the steps
     read_only: list[str] = []
     masked: list[str] = []
+    written: list[str] = []  # files that a step writes: what they are in is made read-only afterwards
     for step in launch.steps:
         match step:
             case plan.Mount() if step.target in _TOPS and _is_common(step, launch.net):
@@ -64,6 +65,8 @@ def ahead_of(launch: plan.LaunchPlan) -> Ahead:
                     own.append(step.target)
             case plan.Overlay():
                 own.append(step.target)
+            case plan.Sysctl():
+                written.append(f"/proc/sys/{step.name.replace('.', '/')}")
             case plan.ReadOnly():
                 read_only += [path for path in step.paths if _below(path, tops)]
             case plan.Mask():
@@ -74,7 +77,13 @@ def ahead_of(launch: plan.LaunchPlan) -> Ahead:
     kept = [top for top in tops if top not in covered]
     return Ahead(
         tuple(step for step in steps if _below(step.target, kept)),
-        tuple(path for path in read_only if _below(path, kept) and not _below(path, own)),
+        tuple(
+            path
+            for path in read_only
+            if _below(path, kept)
+            and not _below(path, own)
+            and not any(_below(file, [path]) for file in written)
+        ),
         tuple(path for path in masked if _below(path, kept) and not _below(path, own)),
         tuple(sorted(launch.process.caps)),
     )
