@@ -1,65 +1,48 @@
-"""How long a command takes: ours with 100 services under a daemon, beside others that a user might type.
-
-The floor is the interpreter alone. `docker compose version` is the real one from PyPI, where tests have it.
-"""
+"""How long `ps`, `logs` and `version` take with a daemon running, beside the interpreter alone."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 
-from benchmarks.ours import COMMAND, load_average, ours, services, timed
-from benchmarks.peers import supervisord
+from benchmarks.supervised import machine, show, supervised
 
 ROUNDS = 20
 
 
 def main() -> None:
-    """All interleaved, so that a busy moment meets each of them."""
-    with ours() as made:
-        (made.base / "compose.yaml").write_text(services(100))
-        made.run("up", "-d")
-        commands: dict[str, Sequence[str]] = {
-            "floor: python -c pass": (sys.executable, "-c", "pass"),
-            "ps": (*COMMAND, "ps"),
-            "ps -a --format json": (*COMMAND, "ps", "-a", "--format", "json"),
-            "logs s1": (*COMMAND, "logs", "s1"),
-            "why s1": (*COMMAND, "why", "s1"),
-            "config": (*COMMAND, "config", "-q"),
+    """Interleaved."""
+    machine()
+    with supervised() as world, world.daemon_running():
+        world.compose(1)
+        world.run("up", "-d")
+        world.hear()
+        commands = {
+            "shipkeeper ps": world.command("ps"),
+            "shipkeeper logs": world.command("logs"),
+            "shipkeeper version": world.command("version"),
+            "python -c pass": [sys.executable, "-c", "pass"],
         }
-        compose = shutil.which("docker-compose", path=f"{sys.prefix}/bin")
-        if compose is not None:
-            commands["docker compose version"] = (compose, "version")
-        with supervisord.running(100) if not supervisord.missing() else _nobody() as peer:
-            if peer is not None:
-                commands["supervisorctl status"] = (
-                    f"{supervisord._HOME}/bin/supervisorctl", "-c", f"{peer.base}/conf", "status",
-                )  # fmt: skip
-            times: dict[str, list[float]] = {name: [] for name in commands}
-            for _ in range(ROUNDS):
-                for name, command in commands.items():
-                    times[name].append(
-                        timed(
-                            lambda command=command: subprocess.run(  # type: ignore[misc]
-                                command, env=made.environment, cwd=made.base, capture_output=True, check=False
-                            )
-                        )
-                    )
-        for name, seconds in times.items():
-            median = statistics.median(seconds) * 1000
-            print(f"{name:26} min {min(seconds) * 1000:6.1f}  median {median:6.1f} ms")
-        print(f"load {load_average()}")
-
-
-class _nobody:  # noqa: N801 - stands for a context manager
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
+        if shutil.which("docker") is not None:
+            commands["docker version --client"] = ["docker", "version", "--client"]
+        took: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(ROUNDS):
+            for name, command in commands.items():
+                began = time.perf_counter()
+                subprocess.run(
+                    command,
+                    env={**os.environ, **world.environment},
+                    cwd=world.base,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                )
+                took[name].append(time.perf_counter() - began)
+        for name, seconds in took.items():
+            show(name, seconds)
 
 
 if __name__ == "__main__":

@@ -1,126 +1,90 @@
-"""From SIGKILL of a service's main process to the first line of the next one, beside others in the same run.
+"""From SIGKILL of a service's main process to the first instruction of its next, beside a floor in C.
 
-The service is `sh -c 'echo > /pipe; exec sleep 1000'`; the figure is from just before the kill until the line
-is read from the named pipe, so it holds the death, the decision, the launch in all namespaces, and the start
-of the shell. Beside it: a C program that does only what the kernel needs for the same isolation (floor.c),
-the same shell as a plain process, and supervisord, which isolates nothing. `reset_after: 0s` makes every
-restart an immediate one.
+The service is the probe in the default isolation (a view of the host's root, the host's network), killed 0.3 s
+after its start; the floor (floor.c) restarts the same probe with the same namespaces, mounts, masks, bounding
+set and filter. Both in turn. A plain process, with no isolation, is started beside.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
-import statistics
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.ours import load_average, ours
-from benchmarks.peers import floor, supervisord
+from benchmarks.supervised import Supervised, machine, show, supervised
+from supervisor.kernel import hierarchies, seccomp
+from supervisor.runtime.translate import DEFAULT_CAPABILITIES
 
-ROUNDS = 100
-SCRIPT = "echo > {pipe}; exec sleep 1000"
-
-
-def read_line(fd: int) -> None:
-    """Wait for one line."""
-    while not os.read(fd, 64).endswith(b"\n"):
-        pass
+PAUSE_S = 0.3
 
 
-def killed(pid: int, fd: int) -> float:
-    """Kill a service; seconds until the next one's first line."""
-    began = time.perf_counter()
-    os.kill(pid, signal.SIGKILL)
-    read_line(fd)
-    return time.perf_counter() - began
-
-
-def show(name: str, seconds: list[float]) -> float:
-    """Print min, median and p99 in ms; returns the median."""
-    ordered = sorted(seconds)
-    median = statistics.median(ordered)
-    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    figures = f"min {ordered[0] * 1e3:6.2f}  median {median * 1e3:6.2f}  p99 {p99 * 1e3:6.2f} ms"
-    print(f"{name:30} n={len(ordered)}  {figures}")
-    return median
+@contextlib.contextmanager
+def floor(world: Supervised) -> Iterator[int]:
+    """A parent that restarts an isolated probe; gives the pid of the first one."""
+    work = world.base / "floor"
+    for name in ("upper", "work", "root", "io"):
+        (work / name).mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(world.io), str(work / "io")], check=True)
+    world.build("floor", work / "floor")
+    filter_path = work / "filter"
+    filter_path.write_bytes(seccomp.compile_default(frozenset(DEFAULT_CAPABILITIES)))
+    setup = hierarchies.detect()
+    places = [place for place in (setup.unified, setup.v1.get("memory")) if place]
+    groups = [Path(place, f"bench-floor-{os.getpid()}") for place in places]
+    for group in groups:
+        group.mkdir()
+    command = [str(work / "floor"), str(work), ",".join(map(str, groups)), str(filter_path)]
+    process = subprocess.Popen([*command, "/io/probe", "floor", "/io/up"])
+    try:
+        yield world.hear()[2]
+    finally:
+        process.kill()
+        process.wait()
+        subprocess.run(["umount", "-l", str(work / "io")], check=True)
+        for group in groups:
+            while any((group / "cgroup.procs").read_text().split()):
+                for pid in (group / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+            group.rmdir()
 
 
 def main() -> None:
-    """All of them, interleaved."""
-    with contextlib.ExitStack() as stack:
-        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        pipes = {}
-        for name in ("shipkeeper", "floor", "plain", "supervisord"):
-            os.mkfifo(base / name)
-            pipes[name] = os.open(base / name, os.O_RDWR)
-        peers: dict[str, Callable[[], float]] = {}
-
-        made = stack.enter_context(ours())
-        (made.base / "compose.yaml").write_text(
-            "services:\n  web:\n"
-            f"    command: [sh, -c, '{SCRIPT.format(pipe='/pipe')}']\n"
-            f"    volumes: ['{base}/shipkeeper:/pipe']\n"
-            "    restart: always\n    network_mode: host\n    stop_signal: KILL\n"
-            "    x-shipkeeper: {backoff: {reset_after: 0s}}\n"
-        )
-        made.run("up", "-d")
-        read_line(pipes["shipkeeper"])
-
-        def shipkeeper() -> float:
-            pid = 0
-            while not pid:
-                (row,) = made.rows()
-                pid = row["Pid"]
-            return killed(pid, pipes["shipkeeper"])
-
-        peers["shipkeeper"] = shipkeeper
-        if why := floor.missing():
-            print(f"floor: skipped: {why}")
-        else:
-            least = stack.enter_context(floor.running(f"{base}/floor", SCRIPT.format(pipe="/pipe")))
-            read_line(pipes["floor"])
-            peers["floor (C, isolated)"] = lambda: killed(least.pid(), pipes["floor"])
-
-        def plain() -> float:
-            began = time.perf_counter()
-            process = subprocess.Popen(["/bin/sh", "-c", SCRIPT.format(pipe=base / "plain")])
-            read_line(pipes["plain"])
-            taken = time.perf_counter() - began
-            process.kill()
-            process.wait()
-            return taken
-
-        peers["plain sh, no death"] = plain
-        if why := supervisord.missing():
-            print(f"supervisord: skipped: {why}")
-        else:
-            command = f"/bin/sh -c '{SCRIPT.format(pipe=base / 'supervisord')}'"
-            other = stack.enter_context(supervisord.running(1, command))
-            read_line(pipes["supervisord"])
-
-            def beside() -> float:
-                (pid,) = supervisord.children(other.pid)
-                return killed(pid, pipes["supervisord"])
-
-            peers["supervisord, not isolated"] = beside
-        times: dict[str, list[float]] = {name: [] for name in peers}
-        for number in range(ROUNDS):
-            for name, once in peers.items():
-                if name.startswith("supervisord") and number >= ROUNDS // 10:
-                    continue  # it takes a second each
-                times[name].append(once())
-        medians = {name: show(name, seconds) for name, seconds in times.items()}
-        if "floor (C, isolated)" in medians:
-            ratio = medians["shipkeeper"] / medians["floor (C, isolated)"]
-            print(f"shipkeeper / floor {ratio:.2f}  load {load_average()}")
+    """Print minimum, median and p99 of each, and the ratio of the medians."""
+    parser = argparse.ArgumentParser(description="restart latency")
+    parser.add_argument("--rounds", type=int, default=100)
+    rounds = parser.parse_args().rounds
+    machine()
+    print(f"processes move between cgroups at once: {hierarchies.moves_are_quick()}")
+    with supervised() as world:
+        world.compose(1)
+        with world.daemon_running(), floor(world) as isolated:
+            world.run("up", "-d")
+            pids = {"0": world.hear()[2], "floor": isolated}
+            took: dict[str, list[float]] = {"0": [], "floor": [], "plain": []}
+            for _ in range(rounds):
+                for name in ("0", "floor"):
+                    time.sleep(PAUSE_S)
+                    began = time.monotonic_ns()
+                    os.kill(pids[name], signal.SIGKILL)
+                    who, at, pids[name] = world.hear()
+                    assert who == name, who
+                    took[name].append((at - began) / 1e9)
+                began = time.monotonic_ns()
+                plain = subprocess.Popen([f"{world.io}/probe", "plain", f"{world.io}/up"])
+                took["plain"].append((world.hear()[1] - began) / 1e9)
+                plain.kill()
+                plain.wait()
+    ours = show("shipkeeper: death to first instruction", took["0"])
+    least = show("floor in C, the same isolation", took["floor"])
+    show("start of a plain process (Popen)", took["plain"])
+    print(f"ratio of the medians {ours / least:.2f}")
 
 
 if __name__ == "__main__":
     main()
-    sys.exit(0)
