@@ -1,8 +1,8 @@
 """From SIGKILL of a service's main process to the first instruction of its next; beside it a floor in C.
 
 The service is the probe in the default isolation (a view of the host's root, the host's network), killed
-0.3 s after its start; the floor (floor.c) restarts the same probe with the same namespaces, mounts, masks, bounding
-set and filter. Both in turn. A plain process, with no isolation, is started beside.
+0.3 s after its start; the floor (floor.c) restarts the same probe with the same namespaces, mounts, masks,
+bounding set and filter. Both in turn. A plain process, with no isolation, is started beside.
 """
 
 from __future__ import annotations
