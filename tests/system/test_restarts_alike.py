@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="
 
 SEEN = r"""
 grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:|SigBlk|SigIgn)' /proc/self/status
-sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(master|shared|propagate_from):[0-9]+ //g' /proc/self/mountinfo | sort
+sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(master|shared|propagate_from):[0-9]+ //g' \
+    /proc/self/mountinfo | sort
 env | sort
 pwd; umask; ulimit -a; id
 cat /proc/1/comm /proc/self/oom_score_adj /proc/self/cgroup /proc/sys/kernel/hostname
