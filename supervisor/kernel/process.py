@@ -62,8 +62,14 @@ def status_of(raw: int) -> Status:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether our child is dead; it stays a zombie, so its pid is still its own."""
-    return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    """Whether our child is dead; it stays a zombie, so its pid is still its own.
+
+    One that cannot be waited for any more has ended, too: somebody has reaped it.
+    """
+    try:
+        return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def reap(pid: int) -> tuple[Status, Usage] | None:

@@ -107,6 +107,7 @@ class Heirs:
         except StepError:
             return False
         _close(legacy.roots)
+        self._context.loop.pids.add(spawned.pid)  # watched once it is asked for, and no stranger until then
         self._parked[run.instance] = Parked(run.number, legacy.plan, spawned)
         return True
 

@@ -163,6 +163,8 @@ class Lives:
             run.status = process.status_of_stranger(run.pid, run.pidfd, run.ticks)
         elif (reaped := process.reap(run.pid)) is not None:
             run.status, run.usage = reaped
+        else:
+            run.status = process.status_of_stranger(run.pid, run.pidfd, run.ticks)
         self._context.loop.unwatch_death(run)
         self._settle(run, populated=populated)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from launcherbench import Bench, root_steps
 from test_launcher_mounts import with_binds
 from test_launcher_runs import scenario
 
+from supervisor.kernel import hierarchies
 from supervisor.launcher import plan, protocol
 
 pytestmark = [
@@ -78,3 +80,30 @@ async def test_a_failure_is_told_in_words(bench: Bench) -> None:
     assert failed.stage == "mount"
     assert "bind /nonexistent at /x: open_tree(/nonexistent" in failed.detail
     assert "No such file or directory" in failed.detail
+
+
+@pytest.mark.skipif(not hierarchies.moves_are_quick(), reason="no spare: cgroups without favordynmods")
+@scenario
+async def test_a_parked_life_that_dies_before_it_is_asked_for_is_not_lost(bench: Bench) -> None:
+    """What failed while nobody had asked is told when somebody does, however long that takes."""
+    there = Path(bench.base, "there")
+    there.write_text("")
+    steps = with_binds(bench, plan.Bind(str(there), "/bound"))
+    bench.send(protocol.Hello(protocol.VERSION))
+    launcher = (await bench.event(protocol.State)).pid
+
+    def children() -> list[str]:
+        return Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+
+    info = await bench.start("sleep", "1000", steps=steps, run=1)
+    await bench.until(lambda: len(children()) == 3, "log writer, run and spare")
+    await bench.settled()
+    there.unlink()
+    os.kill(info.pid, signal.SIGKILL)
+    await bench.event(protocol.Exited, run=1)
+    for _ in range(200):  # turns of its loop, in which it looks for dead strangers
+        await bench.settled()
+    failed = await bench.fails("sleep", "1000", steps=steps, run=2)
+    assert (failed.stage, "there" in failed.detail) == ("mount", True)
+    there.write_text("")
+    await bench.start("sleep", "1000", steps=steps, run=3)
