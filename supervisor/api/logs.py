@@ -21,8 +21,9 @@ from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Published
 from supervisor.runtime import logs
-from supervisor.runtime.logfollow import Follower, within
-from supervisor.runtime.logs import LogRecord, RunMarker
+from supervisor.runtime.logfollow import Follower
+from supervisor.runtime.logmarks import RunMarker, interleave, merge, within
+from supervisor.runtime.logs import LogRecord
 
 _BATCH = 500
 Line = dict[str, Any]
@@ -79,7 +80,7 @@ def _history(
     daemon: Daemon, entries: list[Entry], tail: int | None, since: int | None, until: int | None
 ) -> Iterator[Line]:
     """All of it in time order. The marks are looked up now, the files are read as they are asked for."""
-    sources: list[Iterator[LogRecord | RunMarker] | list[RunMarker]] = []
+    sources: list[Iterator[LogRecord | RunMarker]] = []
     for entry in entries:
         name, path = entry.stored.name, daemon.paths.instance(entry.instance.id).log
         records = logs.read(name, path, tail=tail, since_ns=since, until_ns=until)
@@ -87,8 +88,8 @@ def _history(
         marks = [
             m for m in within(_markers(daemon, entry), first, tail, since) if not until or m.stamp_ns <= until
         ]
-        sources += [itertools.chain(first, records), marks]
-    return (_line(record) for record in logs.merge(*sources))
+        sources.append(interleave(itertools.chain(first, records), marks))
+    return (_line(record) for record in merge(*sources))
 
 
 async def followed(
@@ -153,8 +154,9 @@ def _markers(daemon: Daemon, entry: Entry) -> list[RunMarker]:
 
 
 def _marker(name: str, run: int, action: str, wall: float, why: str) -> RunMarker:
-    text = f"run {run} began" if action == "start" else f"run {run} ended: {why}"
-    return RunMarker(name, int(wall * 1e9), text)
+    ends = action == "die"
+    text = f"run {run} ended: {why}" if ends else f"run {run} began"
+    return RunMarker(name, int(wall * 1e9), text, ends)
 
 
 def _line(record: LogRecord | RunMarker) -> Line:

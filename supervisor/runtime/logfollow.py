@@ -6,11 +6,14 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 from supervisor.kernel import inotify
-from supervisor.runtime.logs import Cursor, LogRecord, RunMarker
+from supervisor.runtime.logmarks import RunMarker, interleave, position, within
+from supervisor.runtime.logs import Cursor, LogRecord
 
 _PARTIAL_PAUSE_S = 0.2
+_LATE_S = 0.1  # how long after a death its last lines may come
 
 
 class Follower:
@@ -28,6 +31,7 @@ class Follower:
         self._wake = asyncio.Event()
         self._backlog: list[LogRecord | RunMarker] = []
         self._ready: deque[LogRecord | RunMarker] = deque()
+        self._ends: dict[str, tuple[RunMarker, asyncio.TimerHandle]] = {}
         asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._wake.set)
 
     def add(
@@ -50,14 +54,27 @@ class Follower:
         self._watches[instance] = self._inotify.watch(os.path.dirname(path), mask)
         self._cursors[instance] = cursor
         history = list(cursor.history(tail=tail, since_ns=since_ns))
-        self._backlog += history
-        self._backlog += within(markers, history, tail, since_ns)
+        self._backlog += interleave(history, within(markers, history, tail, since_ns))
         self._wake.set()
 
     def mark(self, marker: RunMarker) -> None:
-        """A run has just begun or ended."""
+        """A run has just begun or ended. Its end is held back until its last lines are sure to be there."""
+        self._release(marker.instance, marker.stamp_ns)
+        if marker.ends:
+            timer = asyncio.get_running_loop().call_later(_LATE_S, self._release, marker.instance)
+            self._ends[marker.instance] = (marker, timer)
+            return
         self._backlog.append(marker)
         self._wake.set()
+
+    def _release(self, instance: str, before_ns: int | None = None) -> None:
+        """Let the end of a run go, in front of the beginning of the next one if there is one already."""
+        if instance in self._ends:
+            marker, timer = self._ends.pop(instance)
+            timer.cancel()
+            late_ns = marker.stamp_ns + int(_LATE_S * 1e9) if before_ns is None else before_ns - 1
+            self._backlog.append(replace(marker, behind_ns=late_ns))
+            self._wake.set()
 
     def remove(self, instance: str) -> None:
         """Stop following; what was written until now may be lost to the reader. Unknown is no error."""
@@ -72,6 +89,8 @@ class Follower:
     def close(self) -> None:
         """End following. Call it in the loop that made it."""
         asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+        for _, timer in self._ends.values():
+            timer.cancel()
         for instance in list(self._cursors):
             self.remove(instance)
         self._inotify.close()
@@ -87,7 +106,7 @@ class Follower:
                 more = more or bool(fresh)
                 records += fresh
             # Kept until they are taken: a caller may leave its loop and come back.
-            self._ready.extend(sorted(records, key=lambda record: record.stamp_ns))
+            self._ready.extend(sorted(records, key=position))
             while self._ready:
                 yield self._ready.popleft()
             if not more:
@@ -111,16 +130,3 @@ class Follower:
             changed = {instance for instance, number in self._watches.items() if number in numbers}
             if changed:
                 return changed
-
-
-def within(
-    markers: Iterable[RunMarker], records: Iterable[LogRecord], tail: int | None, since_ns: int | None
-) -> list[RunMarker]:
-    """The marks that belong to what is shown: none from before its first line, where lines were cut off."""
-    first = since_ns
-    if tail is not None:
-        begin = next(iter(records), None)
-        if begin is None:
-            return []
-        first = begin.stamp_ns
-    return [marker for marker in markers if first is None or marker.stamp_ns >= first]

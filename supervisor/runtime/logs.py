@@ -1,17 +1,15 @@
-"""Reading logs: history from the end or from a time, many instances in time order. `logfollow` goes on.
+"""Reading the log of an instance: history, from the end or from a time. `logfollow` goes on from there.
 
 Files are those of the log writer (`launcher.logformat`): `<log>` and its rotated `<log>.1`, `<log>.2` ...
 A reader needs no lock: it opens newest first, so that a rotation meanwhile can show it a file twice (which
-is noticed) but never hide one. Pieces of one line are joined; an end of run is not in the files, the
-caller merges `RunMarker` records in.
+is noticed) but never hide one. Pieces of one line are joined; an end of run is not in the files.
 """
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from supervisor.launcher import logformat
@@ -33,15 +31,6 @@ class LogRecord:
     stream: str
     text: bytes
     partial: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RunMarker:
-    """A line that no service wrote: where a run ended or began. `text` is what the reader shows."""
-
-    instance: str
-    stamp_ns: int
-    text: str
 
 
 @dataclass(slots=True)
@@ -202,11 +191,6 @@ def read(
         yield from cursor.unfinished(since_ns=since_ns, until_ns=until_ns)
     finally:
         cursor.close()
-
-
-def merge(*sources: Iterable[LogRecord | RunMarker]) -> Iterator[LogRecord | RunMarker]:
-    """Several logs and marker lists, each in time order, as one in time order. Earlier sources win a tie."""
-    return heapq.merge(*sources, key=lambda record: record.stamp_ns)
 
 
 class Cursor:

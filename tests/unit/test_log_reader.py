@@ -12,7 +12,8 @@ import pytest
 from supervisor.launcher import logformat
 from supervisor.runtime import logs
 from supervisor.runtime.logfollow import Follower
-from supervisor.runtime.logs import LogRecord, RunMarker
+from supervisor.runtime.logmarks import RunMarker, interleave, merge
+from supervisor.runtime.logs import LogRecord
 
 SECOND = 1_000_000_000
 BASE = 1_795_494_600 * SECOND
@@ -114,9 +115,46 @@ def test_several_logs_and_markers_merge_in_time_order(tmp_path: Path) -> None:
     write(web, [1, 3, 5])
     write(db, [2, 4, 6])
     marker = RunMarker("web", BASE + 4 * SECOND + 1, "mark 0")
-    merged = list(logs.merge(logs.read("web", str(web)), logs.read("db", str(db)), [marker]))
+    merged = list(merge(logs.read("web", str(web)), logs.read("db", str(db)), [marker]))
     assert numbers(merged) == [1, 2, 3, 4, 0, 5, 6]
     assert [r.instance for r in merged] == ["web", "db", "web", "db", "web", "web", "db"]
+
+
+def test_an_end_stands_behind_the_lines_that_were_stamped_after_it(tmp_path: Path) -> None:
+    """Up to the beginning of the next run; the last run's behind everything."""
+    path = tmp_path / "web.log"
+    write(path, [1, 3, 5, 7])
+    marks = [
+        RunMarker("web", BASE + 2 * SECOND, "ended 20", ends=True),
+        RunMarker("web", BASE + 4 * SECOND, "began 40"),
+        RunMarker("web", BASE + 6 * SECOND, "ended 60", ends=True),
+    ]
+    assert numbers(interleave(logs.read("web", str(path)), marks)) == [1, 3, 20, 40, 5, 7, 60]
+    assert numbers(merge(interleave(logs.read("web", str(path)), marks))) == [1, 3, 20, 40, 5, 7, 60]
+
+
+def test_followed_an_end_waits_for_its_last_lines(tmp_path: Path) -> None:
+    """They may be written after the death was told; the next beginning ends the wait."""
+    path = tmp_path / "output.log"
+    write(path, [])
+
+    async def scenario() -> list[LogRecord | RunMarker]:
+        follower = Follower()
+        try:
+            follower.add("web", str(path))
+            task = asyncio.create_task(_take(follower, 6))
+            for end, line, begin in ((10, 11, 12), (20, 21, None)):
+                follower.mark(RunMarker("web", BASE + end * SECOND, f"ended {end}", ends=True))
+                await asyncio.sleep(0)
+                write(path, [line] if begin is None else [line, begin + 1])
+                if begin is not None:
+                    follower.mark(RunMarker("web", BASE + begin * SECOND, f"began {begin}"))
+                await asyncio.sleep(0)
+            return await task
+        finally:
+            follower.close()
+
+    assert numbers(asyncio.run(scenario())) == [11, 10, 12, 13, 21, 20]
 
 
 async def _take(follower: Follower, count: int) -> list[LogRecord | RunMarker]:
