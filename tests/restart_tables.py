@@ -29,7 +29,7 @@ NO_MOUNT = SpawnFailure("mount", 2, "no such file or directory", 127)
 
 # /ctl is a directory of the test's: `up` has a line for each life that is ready, `seen` one for each signal.
 # `wait` is interrupted by a signal, so traps act at once.
-_WAIT = "echo up >> /ctl/up; sleep 1000 & while :; do wait $!; done"
+_WAIT = "echo up >> /ctl/up; sleep 1000 & while kill -0 $! 2>&-; do wait $!; done"
 ORDINARY = (
     "trap 'exit 3' USR1; trap 'exit 0' USR2; trap 'exit 0' TERM QUIT; trap 'echo seen >> /ctl/seen' HUP; "
 )
