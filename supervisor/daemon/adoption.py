@@ -71,16 +71,24 @@ class Adoption:
             return
         try:
             stored = load_identity(known.meta.encode("utf-8", "surrogateescape"))
-            engine.restore(stored)
         except RecordError as error:
-            engine.report(f"run {known.run} of unknown instance {known.instance} is ended: {error}")
-            if isinstance(known, protocol.RunInfo):
-                engine.measures.orphans += 1
-                engine.send(protocol.Kill(known.instance, known.run))
-            else:
-                engine.send(protocol.Ack(known.instance, known.run))
+            self._drop(known, str(error))
             return
+        if any(entry.stored.name == stored.name for entry in engine.entries.values()):
+            # It was removed, and its name given to another one, before the launcher heard of that.
+            self._drop(known, f"{stored.name} is another one now")
+            return
+        engine.restore(stored)
         engine.report(f"{stored.name} is not in the state database, and is taken from the launcher")
+
+    def _drop(self, known: protocol.RunInfo | End, why: str) -> None:
+        """End what belongs to no service; of what has ended already nothing is kept."""
+        if isinstance(known, protocol.RunInfo):
+            self._engine.report(f"run {known.run} of unknown instance {known.instance} is ended: {why}")
+            self._engine.measures.orphans += 1
+            self._engine.send(protocol.Kill(known.instance, known.run))
+        else:
+            self._engine.send(protocol.Ack(known.instance, known.run))
 
     def _look_at(self, setup: CgroupSetup, instance_id: str, run: int) -> None:
         """A run that this launcher may not know of, for the one that began it died before it had said so."""

@@ -1,7 +1,7 @@
 """Storing what the engine decides, without making it wait for a disk.
 
 What is marked in one turn of the event loop is one transaction, in a thread of its own, in the order of the
-marks; exit records are acknowledged when they are stored. A disk that is full is said and tried again.
+marks (two, where something is removed that has just ended); exit records are acknowledged when they are stored. A disk that is full is said and tried again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ class _Marked:
 
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.ends or self.removed)
+
+    def postponed(self) -> list[str]:
+        """Take out the removals of what has an end here: they are for the next transaction."""
+        ended = {instance_id for instance_id, _ in self.ends}
+        later = [instance_id for instance_id in self.removed if instance_id in ended]
+        self.removed = [instance_id for instance_id in self.removed if instance_id not in ended]
+        return later
 
     def before(self, later: _Marked) -> _Marked:
         """This, which could not be stored, and what came after it."""
@@ -85,10 +92,10 @@ class StateWriter:
         self.changed(instance_id)
 
     def removed(self, instance_id: str) -> None:
-        """It is not there any more, and nothing of it is to be stored."""
+        """It is not there any more. An end of it that waits is stored first, for only then it is acknowledged:
+        a launcher that still keeps the record would bring the instance back."""
         self._marked.removed.append(instance_id)
         self._marked.new.pop(instance_id, None)
-        self._marked.ends = [end for end in self._marked.ends if end[0] != instance_id]
         self._soon()
 
     # --- storing --------------------------------------------------------------------------------
@@ -102,13 +109,13 @@ class StateWriter:
         await future
 
     async def close(self) -> None:
-        """Store what is left, once; afterwards nothing is stored any more."""
+        """Store what is left, unless that fails; afterwards nothing is stored any more."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._marked or self._waiting:
-            await self._try()
+        while (self._marked or self._waiting) and await self._try():
+            pass
         self._thread.shutdown()
 
     def _soon(self) -> None:
@@ -125,7 +132,8 @@ class StateWriter:
 
     async def _try(self) -> bool:
         """One transaction; whether it was stored."""
-        marked, self._marked = self._marked, _Marked()
+        marked = self._marked
+        self._marked = _Marked(removed=marked.postponed())
         waiting, self._waiting = self._waiting, []
         current = self._current(marked.changed)
         changes = Changes(
@@ -165,6 +173,9 @@ class StateWriter:
     def _succeeded(self, changes: Changes, waiting: list[asyncio.Future[None]]) -> None:
         self._measures.state_written_wall = time.time()
         self._on_stored(list(changes.ends))
+        if {instance_id for instance_id, _ in changes.ends}.intersection(self._marked.removed):
+            self._waiting = waiting + self._waiting  # the removals that were postponed are theirs, too
+            return
         for future in waiting:
             if not future.done():
                 future.set_result(None)
