@@ -1,7 +1,8 @@
 """Storing what the engine decides, without making it wait for a disk.
 
 What is marked in one turn of the event loop is one transaction, in a thread of its own, in the order of the
-marks (two, where something is removed that has just ended); exit records are acknowledged when they are stored. A disk that is full is said and tried again.
+marks (two, where something is removed that has just ended); exit records are acknowledged when they are
+stored. A disk that is full is said and tried again.
 """
 
 from __future__ import annotations
@@ -92,8 +93,11 @@ class StateWriter:
         self.changed(instance_id)
 
     def removed(self, instance_id: str) -> None:
-        """It is not there any more. An end of it that waits is stored first, for only then it is acknowledged:
-        a launcher that still keeps the record would bring the instance back."""
+        """It is not there any more.
+
+        An end of it that waits is stored first, for only then it is acknowledged: a launcher that still keeps
+        the record would bring the instance back.
+        """
         self._marked.removed.append(instance_id)
         self._marked.new.pop(instance_id, None)
         self._soon()
