@@ -1,0 +1,77 @@
+"""What a RUN step asks of whoever runs processes: everything resolved, as data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """A directory or file of the host at `target`.
+
+    scratch: an empty directory that takes what is written (`rw` binds, whose changes are thrown away).
+    """
+
+    target: str
+    source: str
+    read_only: bool = True
+    scratch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TmpfsMount:
+    """An empty file system in memory."""
+
+    target: str
+    size_bytes: int | None = None
+
+
+RunMount = BindMount | TmpfsMount
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One process, and everything that it may start, from its begin to the end of all of it.
+
+    lowers: directories of the root, topmost first. upper, work: empty directories on the store's file system;
+    what the process writes is in `upper` afterwards, as overlayfs leaves it, and nothing else is: no mount
+    points, nothing of /etc's three files. mounts: in the order in which they are mounted.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    user: str
+    network: Literal["host", "none"]
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    mounts: tuple[RunMount, ...] = ()
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """code: 0 to 255, as a shell says it. reason: why it was not started, or "" if it was."""
+
+    code: int
+    reason: str = ""
+    oom: bool = False
+
+
+class Runner(Protocol):
+    """Runs RUN steps; several at once."""
+
+    async def run(self, request: RunRequest, output: Callable[[bytes, bool], None]) -> RunResult:
+        """Run to the end. output: bytes as they come, and whether they are of stderr.
+
+        If the task is cancelled, every process is gone and nothing mounted before CancelledError leaves here.
+        Raises BuildError if nothing can be run on this host.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what was started for running."""
+        ...
