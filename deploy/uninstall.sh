@@ -28,6 +28,10 @@ if [ -d /run/systemd/system ]; then
 fi
 
 [ "$(readlink /usr/local/bin/shipkeeper)" != /opt/shipkeeper/bin/shipkeeper ] || rm -f /usr/local/bin/shipkeeper
+# What the view of the host hides: read-only file systems, which a daemon that was killed leaves mounted.
+for masks in /run/shipkeeper/masks/*; do
+    ! mountpoint -q "$masks" || umount --lazy "$masks"
+done
 rm -rf /opt/shipkeeper /run/shipkeeper
 
 if [ "${PURGE:-0}" = 1 ]; then

@@ -115,3 +115,8 @@ class Paths:
     def seccomp(self) -> str:
         """Compiled seccomp programs, `<digest>.bpf` (owner: kernel.seccomp)."""
         return f"{self.run_dir}/seccomp"
+
+    @property
+    def masks(self) -> str:
+        """What the host view hides: a read-only tmpfs for each set of masks (owner: runtime.masklayer)."""
+        return f"{self.run_dir}/masks"

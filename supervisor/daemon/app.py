@@ -89,7 +89,9 @@ class Daemon:
         plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
         self.engine = Engine(self.database, plans.plan, self._report)
         self.plans = plans
-        self.projects = Projects(self.engine, plans.remove, plans.remove_volume, Images(self.paths))
+        self.projects = Projects(
+            self.engine, plans.remove, plans.remove_volume, Images(self.paths), plans.look_again
+        )
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
             name = stored.instance.id
@@ -156,6 +158,7 @@ class Daemon:
         if self.settings.services_unit:
             # systemd's own process is in there, and the unit is systemd's to remove.
             remove_empty(setup, self.cgroup_base, keep=True)
+            await asyncio.to_thread(self.plans.forget)
             return
         left: list[int] = []
         with contextlib.suppress(OSError):
@@ -163,6 +166,7 @@ class Daemon:
         for pid in left:
             await _gone(pid)  # the log writer, which ends after it
         remove_empty(setup, self.cgroup_base)
+        await asyncio.to_thread(self.plans.forget)
 
     async def _find_cgroup(self) -> None:
         """Where our cgroups are: in the unit that systemd gave us for them, or below a name of our own.

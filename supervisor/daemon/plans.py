@@ -9,11 +9,12 @@ from supervisor.core.paths import Paths
 from supervisor.daemon.state import Stored
 from supervisor.kernel import seccomp
 from supervisor.launcher.plan import LaunchPlan, Process
-from supervisor.runtime.hostview import prepare_host
+from supervisor.runtime.hostview import HostError, prepare_host
+from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.masks import MaskRules
 from supervisor.runtime.plan import exec_process, launch_plan, service_hostname
 from supervisor.runtime.rootfs import prepare_instance, remove_instance
-from supervisor.runtime.translate import capability_numbers
+from supervisor.runtime.translate import PlanError, capability_numbers
 from supervisor.runtime.volumes import remove_volume
 
 
@@ -38,6 +39,28 @@ class LaunchPlans:
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
+        forget_masks(paths, self._masks())
+
+    def look_again(self) -> bool:
+        """See the host as it is now, so that what appeared on it is hidden, too; whether its view changed.
+
+        A plan made before stands on the earlier masks, which stay where they are. Raises PlanError.
+        """
+        before = self.view
+        try:
+            self.view = prepare_host(self._paths, self._rules)
+        except HostError as error:
+            raise PlanError(str(error)) from error
+        return (self.view.lowers, self.view.mounts) != (before.lowers, before.mounts)
+
+    def forget(self) -> None:
+        """When no service is up and none will be: leave no mount behind."""
+        forget_masks(self._paths)
+
+    def _masks(self) -> list[str]:
+        return [
+            layer for lowers in (self.view.lowers, *(m.lowers for m in self.view.mounts)) for layer in lowers
+        ]
 
     def plan(self, stored: Stored) -> LaunchPlan:
         """Raises PrepareError, PlanError, SeccompError, OSError."""

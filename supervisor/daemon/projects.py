@@ -66,11 +66,13 @@ class Projects:
         remove_files: Callable[[Stored], None],
         remove_volume: Callable[[str], bool],
         images: Images,
+        look_again: Callable[[], bool],
     ) -> None:
         self._engine = engine
         self._remove_files = remove_files
         self._remove_volume = remove_volume
         self._images = images
+        self._look_again = look_again
         self._locks: dict[str, asyncio.Lock] = {}
 
     def entries(self, project: str) -> list[Entry]:
@@ -81,6 +83,12 @@ class Projects:
     async def resolve(self, project: Project) -> Project:
         """With every image that is named found in the store. Raises PlanError."""
         return await asyncio.to_thread(self._images.resolve, project)
+
+    async def _see_host(self) -> None:
+        """What appeared on the host is hidden from whatever starts from now on. Raises PlanError."""
+        if await asyncio.to_thread(self._look_again):
+            for entry in self._engine.entries.values():
+                entry.plan = None  # made anew for its next run
 
     def plan(self, project: Project) -> Plan:
         """What `up` would do with a resolved project."""
@@ -103,6 +111,7 @@ class Projects:
         cannot be created is found before anything is touched. Raises PlanError, PrepareError, StateError.
         """
         project = await self.resolve(project)
+        await self._see_host()
         async with self._locks.setdefault(project.name, asyncio.Lock()):
             plan = self.plan(project)
             made = {
@@ -190,8 +199,12 @@ class Projects:
                 await self._engine.until(entry, is_down)
 
     async def start(self, entries: Iterable[Entry], why: str = "started by you") -> None:
-        """Start instances in dependency order; returns when each start has come to something."""
+        """Start instances in dependency order; returns when each start has come to something.
+
+        Raises PlanError where the host cannot be looked at: then nothing was started.
+        """
         wanted = list(entries)
+        await self._see_host()
         for wave in waves(_needs(wanted)):
             group = [entry for entry in wanted if _key(entry) in wave]
             for entry in group:

@@ -27,7 +27,9 @@ _SUPERBLOCK_FLAGS = ((sc.MS_SYNCHRONOUS, "sync"), (sc.MS_DIRSYNC, "dirsync"))
 
 # Features that the kernel allows neither with a lower layer that changes (the host's own root does) nor with
 # layers from elsewhere: Documentation/filesystems/overlayfs.rst, "Changes to underlying filesystems".
-OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
+# xino: the masks of the host view lie on a tmpfs; without it the files of a view would have another device
+# number than its directories, as with any layers from two file systems.
+OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"), ("xino", "on"))
 
 
 def resolve(root: int, path: str, flags: int = os.O_PATH) -> int:
@@ -113,11 +115,14 @@ def _escape(path: str, special: str) -> str:
     return "".join(f"\\{char}" if char in special else char for char in path)
 
 
-def file_system(fstype: str, flags: int, data: str) -> int:
-    """A detached new file system; `flags` are MS_* bits, `data` its options, separated by commas."""
+def file_system(fstype: str, flags: int, data: str, *, source: str | None = None) -> int:
+    """A detached new file system; `flags` are MS_* bits, `data` its options, separated by commas.
+
+    source: what mountinfo says that it is of; the type, unless given.
+    """
     context = sc.fsopen(fstype)
     try:
-        sc.fsconfig_string(context, "source", fstype)
+        sc.fsconfig_string(context, "source", source or fstype)
         for option in filter(None, data.split(",")):
             key, equals, value = option.partition("=")
             if equals:
@@ -128,6 +133,16 @@ def file_system(fstype: str, flags: int, data: str) -> int:
             sc.fsconfig_flag(context, word)
         sc.fsconfig_create(context)
         return sc.fsmount(context, attributes_of(flags))
+    finally:
+        os.close(context)
+
+
+def make_file_system_read_only(mount_fd: int) -> None:
+    """The file system itself, not the mount of it: through no other mount can it be written to either."""
+    context = sc.fspick(mount_fd)
+    try:
+        sc.fsconfig_flag(context, "ro")
+        sc.fsconfig_reconfigure(context)
     finally:
         os.close(context)
 

@@ -148,6 +148,7 @@ _path_call = _prototype(_libc, "syscall", _long, _long, _str, _long, _ptr, _long
 _path_call_how = _prototype(_libc, "syscall", _long, _long, _str, _ptr, _long, result=_long)
 _move_mount = _prototype(_libc, "syscall", _long, _long, _str, _long, _str, _long, result=_long)
 _fsopen = _prototype(_libc, "syscall", _long, _str, _long, result=_long)
+_fspick = _prototype(_libc, "syscall", _long, _long, _str, _long, result=_long)
 _three = _prototype(_libc, "syscall", _long, _long, _long, _long, result=_long)
 _sigaction = _prototype(_libc, "syscall", _long, _long, _ptr, _ptr, _long, result=_long)
 _two_pointers = _prototype(_libc, "syscall", _long, _ptr, _ptr, result=_long)
@@ -273,6 +274,20 @@ def fsconfig_create(fd: int) -> None:
     """fsconfig(2), FSCONFIG_CMD_CREATE. Raises OSError."""
     if _fsconfig(_NR_FSCONFIG, fd, FSCONFIG_CMD_CREATE, None, None, 0) < 0:
         _fail_fs(fd, "fsconfig(create)")
+
+
+def fsconfig_reconfigure(fd: int) -> None:
+    """fsconfig(2), FSCONFIG_CMD_RECONFIGURE. Raises OSError."""
+    if _fsconfig(_NR_FSCONFIG, fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0) < 0:
+        _fail_fs(fd, "fsconfig(reconfigure)")
+
+
+def fspick(mount_fd: int) -> int:
+    """fspick(2) of the mount that a descriptor is of; the context is the caller's. Raises OSError."""
+    fd = _fspick(_NR_FSPICK, mount_fd, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+    if fd < 0:
+        fail(f"fspick({mount_fd})")
+    return int(fd)
 
 
 def _fail_fs(fd: int, call: str) -> NoReturn:

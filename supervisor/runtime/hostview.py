@@ -1,11 +1,10 @@
 """The host view: the host's own root as the lower layers of a service, its secrets masked.
 
 Masking costs nothing at a launch, because it is no mount: overlayfs itself hides what an upper layer names
-with a whiteout (a char device 0:0) or an opaque directory, and they are put into the instance's writable
-layer when it is prepared. What is hidden that way cannot be uncovered from inside: to remove an opaque
-directory leaves a whiteout, to move it leaves it opaque, and a whiteout can only be replaced by something
-new; the attribute itself is out of reach without CAP_SYS_ADMIN in the host. (A shared lower layer would be
-smaller, but the kernel refuses a layer that lies below another one, and / lies above everything.)
+with a whiteout (a char device 0:0) or an opaque directory, and these are in a layer that all instances share
+(`masklayer`). What is hidden that way cannot be uncovered from inside: that layer is read-only, to remove
+what it has leaves a whiteout above it, and over one of its whiteouts there can only be something new.
+Instances of earlier versions have masks in their writable layers, too, which do no harm.
 
 A package upgrade on the host shows in running views at once where the service has no copy of its own;
 the kernel calls changes below a mounted overlay undefined but harmless: an open file stays the old
@@ -14,18 +13,15 @@ one, a directory may show old names until it is looked up again. Restarting the 
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import resource
 import socket
-import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.core.paths import Paths
-from supervisor.image.layerstack import OPAQUE
 from supervisor.runtime.hostmounts import HostMount, mount_of, parse_mountinfo
+from supervisor.runtime.masklayer import provide_masks
 from supervisor.runtime.masks import BOUND_FILES, Masked, MaskRules, masked_paths
 from supervisor.runtime.plan import HostFacts
 from supervisor.runtime.translate import OPEN_FILES
@@ -48,7 +44,7 @@ class ViewMount:
 class HostView:
     """The lower layers of a service without a root of its own, topmost first, and the facts for its plan.
 
-    masked: what is hidden, for people (`doctor`).
+    masked: what is hidden; the first of the lower layers, and of a mount's, hides it.
     """
 
     lowers: tuple[str, ...]
@@ -74,11 +70,19 @@ def prepare_host(paths: Paths, rules: MaskRules | None = None) -> HostView:
         given = rules or MaskRules()
         own = tuple(os.path.realpath(path) for path in (paths.state_dir, paths.run_dir))
         masked = masked_paths(_normal(given, own))
+        view_mounts = _view_mounts(mounts, masked)
+        layered = [mount.target for mount in view_mounts if mount.lowers]
+        masks = provide_masks(paths, masked, ("/", *layered))
     except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
         raise HostError(
-            f"cannot prepare the host view below {paths.state_dir}: {error.strerror}: {error.filename}"
+            f"cannot prepare the host view below {paths.state_dir}: {error.strerror}{where}"
         ) from error
-    return HostView(("/",), _view_mounts(mounts, masked), tuple(masked), _facts(mounts))
+    hiding = tuple(
+        replace(mount, lowers=(masks[mount.target], *mount.lowers)) if mount.target in masks else mount
+        for mount in view_mounts
+    )
+    return HostView((*([masks["/"]] if "/" in masks else []), "/"), hiding, tuple(masked), _facts(mounts))
 
 
 def _normal(rules: MaskRules, own: tuple[str, ...]) -> MaskRules:
@@ -120,78 +124,6 @@ def _view_mounts(mounts: list[HostMount], masked: list[Masked]) -> tuple[ViewMou
         else:
             view.append(ViewMount(target, (), inside))
     return tuple(view)
-
-
-def write_masks(masked: Iterable[Masked], uppers: Sequence[tuple[str, str]]) -> None:
-    """Put what is missing of the masks into the writable layers of an instance that is not running.
-
-    uppers: mount point and upper directory of each file system of the view. What the layers have already is
-    left alone: it is a mask, or something that the service itself put there. Raises OSError.
-    """
-    deepest_first = sorted(uppers, key=lambda pair: -len(pair[0]))
-    for target, upper in deepest_first:
-        base = target.rstrip("/")
-        here = [item for item in masked if _on(item.path, target, deepest_first)]
-        _write(upper, [(item.path[len(base) + 1 :].split("/"), item) for item in here])
-
-
-def _on(path: str, target: str, deepest_first: Sequence[tuple[str, str]]) -> bool:
-    """The path lies on the file system mounted at `target`."""
-    fitting = (place for place, _ in deepest_first if path.startswith(place.rstrip("/") + "/"))
-    return next(fitting, None) == target
-
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _write(upper: str, items: Sequence[tuple[list[str], Masked]]) -> None:
-    """Walk down without following a link: one of the service's own would lead into the host.
-
-    `trail` is the open directories from `upper` to where we are, since neighbours come after each other.
-    """
-    trail: list[tuple[str, int]] = [("", os.open(upper, _DIRECTORY))]
-    try:
-        for parts, item in items:
-            same = 0
-            while same < min(len(trail) - 1, len(parts) - 1) and trail[same + 1][0] == parts[same]:
-                same += 1
-            while len(trail) - 1 > same:
-                os.close(trail.pop()[1])
-            try:
-                for part in parts[same:-1]:
-                    trail.append((part, os.open(part, _DIRECTORY, dir_fd=trail[-1][1])))
-                _make(trail[-1][1], parts[-1], item)
-            except (FileExistsError, FileNotFoundError, NotADirectoryError):
-                continue  # the service's own, which hides the host's anyway
-            except OSError as error:
-                if error.errno != errno.ELOOP:
-                    raise
-    finally:
-        for _, directory in trail:
-            os.close(directory)
-
-
-def _make(directory: int, name: str, item: Masked) -> None:
-    match item.kind:
-        case "absent":
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
-            return
-        case "file":
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            made = os.open(name, flags, 0o600, dir_fd=directory)
-        case "empty" | "parent":
-            os.mkdir(name, 0o700, dir_fd=directory)
-            made = os.open(name, _DIRECTORY, dir_fd=directory)
-    try:
-        if item.kind == "file":
-            os.write(made, item.content.encode("utf-8", "surrogateescape"))
-        elif item.kind == "empty":
-            os.setxattr(made, OPAQUE, b"y")
-        if item.uid or item.gid:
-            os.fchown(made, item.uid, item.gid)
-        os.fchmod(made, item.mode)
-    finally:
-        os.close(made)
 
 
 def _facts(mounts: list[HostMount]) -> HostFacts:

@@ -22,7 +22,7 @@ from supervisor.image.archive import unpack_cached
 from supervisor.image.layerstack import LayerStack, make_directories
 from supervisor.image.unpacking import ArchiveError
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
-from supervisor.runtime.hostview import HostView, write_masks
+from supervisor.runtime.hostview import HostView
 from supervisor.runtime.masks import BOUND_FILES
 from supervisor.runtime.plan import PreparedInstance, Submount, service_hostname
 from supervisor.runtime.volumes import VolumeError, fill_volume, volume_directory
@@ -62,7 +62,7 @@ def prepare_instance(
             os.makedirs(submount.upper, 0o755, exist_ok=True)
             os.makedirs(submount.work, 0o755, exist_ok=True)
         if record is None:
-            _fill_upper(spec, lowers, files, submounts, view)
+            _fill_upper(spec, lowers, files, submounts)
         fresh = LayerStack((files.upper, *lowers)) if record is None else None
         sources = _volumes(spec, files, paths, project, fresh)
         _bind_sources(spec)
@@ -86,21 +86,6 @@ def prepare_instance(
         sources=sources,
         tmpfs_modes=_tmpfs_modes(spec, stack),
     )
-
-
-def refresh_instance(spec: model.ServiceSpec, prepared: PreparedInstance, view: HostView) -> None:
-    """Bring an instance that is about to start up to date with the host: /etc files, new masks.
-
-    Not needed between the automatic restarts of a service. Raises PrepareError.
-    """
-    try:
-        if prepared.host_view:
-            write_masks(view.masked, _uppers(prepared.files, prepared.submounts))
-        write_etc_files(prepared.files.etc, etc_files(prepared.hostname, spec.network_mode), keep=False)
-    except OSError as error:
-        raise PrepareError(
-            f"cannot refresh {prepared.files.base}: {error.strerror}; is the disk full?"
-        ) from error
 
 
 def remove_instance(instance_id: str, paths: Paths) -> None:
@@ -228,7 +213,6 @@ def _fill_upper(
     lowers: tuple[str, ...],
     files: InstancePaths,
     submounts: tuple[Submount, ...],
-    view: HostView,
 ) -> None:
     """What the root lacks: plain files to bind /etc's three over, and the working directory (as moby)."""
     stack = LayerStack((files.upper, *lowers))
@@ -245,8 +229,6 @@ def _fill_upper(
         status = os.stat(below.layers[-1])
         os.chown(upper, status.st_uid, status.st_gid)
         Path(upper).chmod(stat.S_IMODE(status.st_mode))
-    if spec.rootfs.kind == "host":
-        write_masks(view.masked, _uppers(files, submounts))
     for path in BOUND_FILES:
         entry = stack.entry(path)
         if entry is None or not stat.S_ISREG(entry.status.st_mode):
@@ -262,10 +244,6 @@ def _fill_upper(
     if stack.entry(workdir) is None and not any(f"{workdir}/".startswith(f"{path}/") for path in mounted):
         base, upper, below = _layer_of(workdir, layers)
         make_directories(below, upper, workdir[len(base.rstrip("/")) :])
-
-
-def _uppers(files: InstancePaths, submounts: tuple[Submount, ...]) -> list[tuple[str, str]]:
-    return [("/", files.upper), *((mount.target, mount.upper) for mount in submounts if mount.lowers)]
 
 
 def _layer_of(path: str, layers: list[tuple[str, str, LayerStack]]) -> tuple[str, str, LayerStack]:

@@ -24,6 +24,7 @@ from launching import Executor, RealLauncher, UtilLinux
 from supervisor.core.model import Device, Mount, Project, ServiceSpec, Ulimit
 from supervisor.kernel import capabilities
 from supervisor.runtime.hostview import HostView, prepare_host
+from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.plan import MASKED_PATHS, READ_ONLY_PATHS, launch_plan, next_run
 from supervisor.runtime.rootfs import prepare_instance
 from supervisor.runtime.translate import DEFAULT_CAPABILITIES
@@ -112,6 +113,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield World(launcher, prepare_host(launcher.paths), out)
     finally:
         launcher.close()
+        forget_masks(launcher.paths)
         shutil.rmtree(base)
 
 

@@ -16,8 +16,9 @@ import pytest
 from supervisor.core.paths import Paths
 from supervisor.image.layerstack import LayerStack
 from supervisor.runtime.hostmounts import mount_of, parse_mountinfo
-from supervisor.runtime.hostview import HostError, HostView, prepare_host, write_masks
-from supervisor.runtime.masks import MaskRules
+from supervisor.runtime.hostview import HostError, HostView, prepare_host
+from supervisor.runtime.masklayer import forget_masks, provide_masks
+from supervisor.runtime.masks import Masked, MaskRules
 
 pytestmark = [
     pytest.mark.kernel,
@@ -29,7 +30,9 @@ pytestmark = [
 def paths() -> Iterator[Paths]:
     """A state and a run directory of its own."""
     base = tempfile.mkdtemp(prefix="shipkeeper-test-")
-    yield Paths(f"{base}/state", f"{base}/run")
+    made = Paths(f"{base}/state", f"{base}/run")
+    yield made
+    forget_masks(made)
     shutil.rmtree(base)
 
 
@@ -38,16 +41,16 @@ def inside(view: HostView, paths: Paths, script: str) -> str:
     base = tempfile.mkdtemp(dir=paths.instances)
     os.mkdir(f"{base}/root")
     os.chmod(base, 0o755)
-    uppers, mounts = [], []
+    mounts = []
     for number, (target, lowers) in enumerate(
         [("/", view.lowers), *((m.target, m.lowers) for m in view.mounts)]
     ):
         for name in ("upper", "work"):
             os.mkdir(f"{base}/{name}{number}")
-        uppers.append((target, f"{base}/upper{number}"))
-        options = f"lowerdir={':'.join(lowers)},upperdir={base}/upper{number},workdir={base}/work{number}"
+        options = (
+            f"lowerdir={':'.join(lowers)},upperdir={base}/upper{number},workdir={base}/work{number},xino=on"
+        )
         mounts.append(f'mount -t overlay overlay -o "{options}" {base}/root{target}')
-    write_masks(view.masked, uppers)
     command = f"{' && '.join(mounts)} && exec chroot {base}/root /bin/sh -c '{script}'"
     done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -152,20 +155,72 @@ def test_masks_cannot_be_taken_away_from_inside(paths: Paths) -> None:
         assert shown == ["/srv:", "/home2:", "0"]
 
 
-def test_a_new_secret_is_masked_in_an_instance_that_exists(paths: Paths) -> None:
-    """Masks are added to what is there, and never through a link that the service left in its layer."""
+def test_a_new_secret_has_a_new_layer_and_leaves_the_old_one(paths: Paths) -> None:
+    """Plans that were made stand on the earlier masks until they are made anew; then those are let go."""
     first = prepare_host(paths)
-    upper = f"{paths.instances}/upper"
-    os.mkdir(upper)
-    write_masks(first.masked, [("/", upper)])
     with tempfile.NamedTemporaryFile(dir="/etc/security", prefix="shipkeeper-test-") as secret:
-        write_masks(prepare_host(paths).masked, [("/", upper)])
-        assert os.stat(upper + secret.name).st_rdev == 0
-        shutil.rmtree(f"{upper}/etc/security")
-        with tempfile.TemporaryDirectory() as outside:
-            os.symlink(outside, f"{upper}/etc/security")
-            write_masks(prepare_host(paths).masked, [("/", upper)])
-            assert os.listdir(outside) == []
+        second = prepare_host(paths)
+        assert second.lowers != first.lowers
+        assert inside(second, paths, f"test -e {secret.name} || echo hidden") == "hidden\n"
+        assert os.path.isdir(first.lowers[0])
+        forget_masks(paths, second.lowers)
+        assert not os.path.exists(first.lowers[0])
+        assert os.path.isdir(second.lowers[0])
+    assert prepare_host(paths).lowers == first.lowers, "of the same masks, at the same place"
+
+
+def test_nothing_takes_a_mask_out_of_the_layer(paths: Paths) -> None:
+    """Neither by its name nor through another mount of it; and where it is not, a view cannot be made."""
+    view = prepare_host(paths)
+    layer = view.lowers[0]
+    with pytest.raises(OSError, match="Read-only"):
+        os.rmdir(f"{layer}/root")
+    script = f"mount -o remount,bind,rw {os.path.dirname(layer)}; rmdir {layer}/root"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert "Read-only" in done.stderr
+    forget_masks(paths)
+    os.makedirs(os.path.dirname(layer))
+    with pytest.raises(AssertionError, match="mount"):
+        inside(view, paths, "ls /root")
+    assert prepare_host(paths) == view, "made again where it is missing"
+    assert os.path.isdir(layer)
+
+
+def test_a_view_that_runs_keeps_its_masks(paths: Paths) -> None:
+    """Its layer is unmounted below it: what it hides stays hidden."""
+    view = prepare_host(paths)
+    script = "echo ready; read go; ls -A /root /home | grep -v : ; cut -d: -f2 /etc/shadow | sort -u"
+    base = tempfile.mkdtemp(dir=paths.instances)
+    for name in ("upper", "work", "root"):
+        os.mkdir(f"{base}/{name}")
+    options = f"lowerdir={':'.join(view.lowers)},upperdir={base}/upper,workdir={base}/work"
+    command = f"mount -t overlay overlay -o {options} {base}/root && exec chroot {base}/root sh -c '{script}'"
+    with subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        forget_masks(paths)
+        running.stdin.write("go\n")
+        running.stdin.close()
+        assert running.stdout.read().split() == ["*"]
+
+
+def test_files_and_directories_of_a_view_are_of_one_device(paths: Paths) -> None:
+    """Though its layers are of two file systems: find -xdev and tar --one-file-system see all of it."""
+    shown = inside(prepare_host(paths), paths, "stat -c %d / /etc /etc/passwd /etc/shadow /root /usr/bin/env")
+    assert len(set(shown.split())) == 1
+
+
+def test_masks_are_not_shared_by_what_is_hidden_elsewhere(paths: Paths) -> None:
+    """Each file system of the view has what lies on it, and one with nothing to hide has no layer."""
+    rows = (("/a", "absent"), ("/opt", "parent"), ("/opt/x", "parent"), ("/opt/x/y", "absent"))
+    masked = [Masked(path, kind, 0o755) for path, kind in rows]  # type: ignore[arg-type]  # they are kinds
+    layers = provide_masks(paths, masked, ("/", "/opt/x", "/usr"))
+    assert sorted(layers) == ["/", "/opt/x"]
+    assert sorted(os.listdir(layers["/"])) == ["a", "opt"]
+    assert os.listdir(layers["/opt/x"]) == ["y"]
 
 
 def test_a_state_directory_on_overlayfs_is_refused_with_a_remedy() -> None:

@@ -17,14 +17,14 @@ from supervisor.core.model import Mount, Project, Rootfs, ServiceSpec, Volume
 from supervisor.core.paths import Paths
 from supervisor.image.layerstack import OPAQUE, LayerStack
 from supervisor.launcher import plan
-from supervisor.runtime.etcfiles import hosts_text, resolver_text, write_etc_files
+from supervisor.runtime.etcfiles import etc_files, hosts_text, resolver_text, write_etc_files
 from supervisor.runtime.hostview import HostView, ViewMount, prepare_host
+from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.plan import PreparedInstance, launch_plan
 from supervisor.runtime.rootfs import (
     PrepareError,
     prepare_instance,
     prune_roots,
-    refresh_instance,
     remove_instance,
 )
 from supervisor.runtime.volumes import VolumeError, fill_volume, remove_volume, volume_names
@@ -41,7 +41,9 @@ PROJECT = Project("p", "/")
 def paths() -> Iterator[Paths]:
     """A state and a run directory of its own."""
     base = tempfile.mkdtemp(prefix="shipkeeper-test-")
-    yield Paths(f"{base}/state", f"{base}/run")
+    made = Paths(f"{base}/state", f"{base}/run")
+    yield made
+    forget_masks(made)
     shutil.rmtree(base)
 
 
@@ -86,8 +88,10 @@ def test_a_host_view_instance_has_masks_etc_files_and_layers(paths: Paths, view:
     """The plan of it names what lies on the disk."""
     spec = ServiceSpec("web", command=("true",), hostname="h1")
     ready = prepare(spec, paths, view)
-    assert ready.lowers == ("/",)
-    assert os.getxattr(f"{ready.files.upper}/root", OPAQUE) == b"y"
+    assert ready.lowers == view.lowers
+    assert ready.lowers[1:] == ("/",)
+    assert os.getxattr(f"{ready.lowers[0]}/root", OPAQUE) == b"y"
+    assert os.listdir(ready.files.upper) == [], "masks are in a layer of their own"
     assert stat.S_IMODE(os.stat(ready.files.upper).st_mode) == stat.S_IMODE(os.stat("/").st_mode)
     assert Path(ready.files.etc, "hostname").read_text() == "h1\n"
     assert "h1" in Path(ready.files.etc, "hosts").read_text().split()
@@ -303,7 +307,7 @@ def test_refreshing_brings_etc_files_back_in_place(paths: Paths, view: HostView,
     hosts = Path(ready.files.etc, "hosts")
     inode = hosts.stat().st_ino
     hosts.write_text("x")
-    refresh_instance(spec, ready, view)
+    write_etc_files(ready.files.etc, etc_files("h", "none"), keep=False)
     assert hosts.stat().st_ino == inode
     assert "127.0.1.1\th\n" in hosts.read_text()
     hosts.unlink()

@@ -133,3 +133,4 @@ def supervising() -> Iterator[Supervisor]:
             base = cgroup_base(f"{made.base}/state")
             left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{base}")]
             assert left == [], "no cgroup is left"
+            assert directory not in Path("/proc/self/mounts").read_text(), "no mount is left"
