@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
+
 from supervisor.kernel import host
 from supervisor.kernel.seccomp import SeccompError
 from supervisor.kernel.trial import Attempt
@@ -212,15 +214,29 @@ def seccomp(examined: Examined) -> Iterator[Check]:
 _FEW_FILES, _ENOUGH_FILES = 4096, 65536
 
 
-def open_files(_: Examined) -> Iterator[Check]:
-    """The limit that the launcher inherits: it holds some descriptors for each service."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def open_files(examined: Examined) -> Iterator[Check]:
+    """The launcher's limit, since it holds some descriptors for each service; if none runs, this shell's."""
+    launcher = listener(examined.paths.launcher_socket)
+    try:
+        hard = resource.prlimit(launcher or 0, resource.RLIMIT_NOFILE)[1]
+    except OSError:  # it has just ended, or is another user's
+        launcher, hard = None, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    whose = "of the launcher" if launcher else "of this shell; no launcher runs"
     remedy = "raise it: LimitNOFILE= in the unit, or `ulimit -Hn 524288` in the shell that starts it"
     if hard == resource.RLIM_INFINITY or hard >= _ENOUGH_FILES:
         shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
-        yield Check("open files", "ok", f"hard limit {shown}")
+        yield Check("open files", "ok", f"hard limit {shown} ({whose})")
     else:
-        yield Check("open files", "warn" if hard >= _FEW_FILES else "fail", f"hard limit {hard}", remedy)
+        detail = f"hard limit {hard} ({whose})"
+        yield Check("open files", "warn" if hard >= _FEW_FILES else "fail", detail, remedy)
+
+
+def listener(path: str) -> int | None:
+    """Who holds a unix socket of that path open, as far as it may be seen."""
+    try:
+        return next((found.pid for found in psutil.net_connections("unix") if str(found.laddr) == path), None)
+    except OSError:
+        return None
 
 
 def clock(_: Examined) -> Iterator[Check]:

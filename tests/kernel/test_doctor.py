@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -252,6 +254,16 @@ def test_a_check_that_breaks_is_a_line(paths: Paths) -> None:
     assert line(checks, "capabilities").status == "fail"
     assert line(checks, "root").status == "ok"
     assert line(checks, "open files").status in ("ok", "warn")
+
+
+def test_the_limit_of_open_files_is_that_of_the_launcher_that_runs(paths: Paths) -> None:
+    """Found by its socket, here one of this process; a shell with less changes nothing."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(paths.launcher_socket)
+        listening.listen()
+        found = line(examine(paths, "ulimit -n 1000"), "open files")
+    assert f"hard limit {hard} (of the launcher)" in found.detail
 
 
 def test_too_few_open_files_are_told(paths: Paths) -> None:
