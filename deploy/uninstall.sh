@@ -29,7 +29,7 @@ fi
 
 [ "$(readlink /usr/local/bin/shipkeeper)" != /opt/shipkeeper/bin/shipkeeper ] || rm -f /usr/local/bin/shipkeeper
 # What the view of the host hides: read-only file systems, which a daemon that was killed leaves mounted.
-for masks in /run/shipkeeper/masks/*; do
+for masks in /run/shipkeeper/masks/* /run/shipkeeper/masks; do
     ! mountpoint -q "$masks" || umount --lazy "$masks"
 done
 rm -rf /opt/shipkeeper /run/shipkeeper

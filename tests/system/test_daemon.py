@@ -45,6 +45,31 @@ def test_a_stop_rests_whatever_the_policy(supervisor: Supervisor) -> None:
     assert supervisor.state("web") == "running"
 
 
+def test_what_is_new_on_the_host_is_hidden_from_the_next_run(supervisor: Supervisor) -> None:
+    """Also by a launcher that was there before the layer that hides it, and after a new daemon."""
+    supervisor.compose(
+        'services: {web: {command: [sh, -c, "ls /etc/security; exec sleep 1000"], network_mode: host}}'
+    )
+    supervisor.ok("up", "-d")
+    for again in (("stop", "web"), None):
+        with tempfile.NamedTemporaryFile(dir="/etc/security", prefix="shipkeeper-test-") as secret:
+            if again is not None:
+                supervisor.ok(*again)
+            else:
+                supervisor.kill()
+                supervisor.start()
+                os.kill(supervisor.row("web")["Pid"], signal.SIGKILL)
+                until(lambda: supervisor.state("web") == "exited", "it ended")
+            seen = len(supervisor.ok("logs", "--no-log-prefix", "web").splitlines())
+            supervisor.ok("start", "web")
+            until(
+                lambda seen=seen: len(supervisor.ok("logs", "--no-log-prefix", "web").splitlines()) > seen,
+                "it has listed",
+            )
+            assert supervisor.state("web") == "running"
+            assert os.path.basename(secret.name) not in supervisor.ok("logs", "web")
+
+
 def test_on_failure_n_gives_up_and_says_so(supervisor: Supervisor) -> None:
     """N restarts, then it rests with the reason."""
     supervisor.compose(
