@@ -50,15 +50,8 @@ def _opened(context: Context) -> Iterator[ImageStore]:
         fail(FAILED, str(error))
 
 
-def _users(context: Context) -> dict[str, list[str]]:
-    """Names of instances, running or not, by the id of the image that they stand on; and their layers."""
-    found: dict[str, list[str]] = {}
-    for name, rootfs in _roots(context):
-        found.setdefault(rootfs.get("image_id", ""), []).append(name)
-    return found
-
-
 def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
+    """Names of all instances, running or not, with what their root stands on."""
     try:
         views = context.client.call("GET", "/containers/json", {"all": 1})
         return [(view["Name"], view["Rootfs"]) for view in views]
@@ -245,7 +238,10 @@ def tag(context: Context, source: str, target: str) -> None:
 def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
     """Take names away from images; with its last one an image goes. One that a service uses stays."""
     with _opened(context) as store:
-        users = _users(context)
+        roots = _roots(context)
+        users: dict[str, list[str]] = {}
+        for name, rootfs in roots:
+            users.setdefault(rootfs.get("image_id", ""), []).append(name)
         for text in names:
             each = store.find(text)
             named = _name_of(each, text)
@@ -262,11 +258,11 @@ def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
                 store.untag(named)
                 click.echo(f"untagged: {named.familiar}")
                 continue
-            for name in each.names:
-                click.echo(f"untagged: {name.familiar}")
+            for reference in each.names:
+                click.echo(f"untagged: {reference.familiar}")
             store.forget(each)
             click.echo(f"deleted: {each.id}")
-        layers = frozenset(layer for _, rootfs in _roots(context) for layer in rootfs.get("layers", ()))
+        layers = frozenset(layer for _, rootfs in roots for layer in rootfs.get("layers", ()))
         with contextlib.suppress(StoreError):  # somebody adds something now: the next prune takes the layers
             store.prune(dangling=False, used=lambda _: True, kept_layers=layers)
 

@@ -25,20 +25,24 @@ class Images:
             return project
         problems: list[str] = []
         services = []
+        try:
+            store = ImageStore(self._root)
+        except OSError as error:
+            raise PlanError(f"cannot use the images at {self._root}: {error.strerror}") from error
         for spec in project.services:
             try:
-                services.append(self._resolve(spec))
+                services.append(self._resolve(spec, store))
             except PlanError as error:
                 problems.append(str(error))
         if problems:
             raise PlanError("; ".join(problems))
         return replace(project, services=tuple(services))
 
-    def _resolve(self, spec: ServiceSpec) -> ServiceSpec:
+    def _resolve(self, spec: ServiceSpec, store: ImageStore) -> ServiceSpec:
         if spec.rootfs.kind != "image":
             return spec
         try:
-            image = ImageStore(self._root).find(spec.rootfs.path or "")
+            image = store.find(spec.rootfs.path or "")
             made = apply_image(spec, image.id, image.config)
         except (StoreError, BlobError, ConfigError, OSError) as error:
             raise PlanError(f"cannot create service {spec.name}: {error}") from error

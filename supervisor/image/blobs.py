@@ -11,10 +11,12 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from typing import IO
 
-_CHUNK_BYTES = 1024 * 1024
+from supervisor.image.config import digest_of
+
 _DIGEST = re.compile(r"sha256:([a-f0-9]{64})")
 
 
@@ -74,7 +76,7 @@ class Blobs:
             ) from None
         if len(data) > limit_bytes:
             raise BlobError(f"cannot read blob {digest}: it has more than {limit_bytes} bytes")
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        if digest_of(data) != digest:
             raise BlobError(
                 f"cannot use blob {digest}: its content has another digest; the disk may be failing"
             )
@@ -104,25 +106,25 @@ class Blobs:
 
     def put(self, data: bytes) -> str:
         """Store a small one; its digest."""
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data)
         if not self.has(digest):
             with self.write(digest) as writer:
                 writer.write(data)
         return digest
 
-    def copy_in(
-        self, stream: IO[bytes], expected: str | None, told: Callable[[int], None]
-    ) -> tuple[str, int]:
-        """Store what a stream has; (digest, size). told: how many bytes came with each piece."""
-        with self.write(expected) as writer:
-            while data := stream.read(_CHUNK_BYTES):
-                writer.write(data)
-                told(len(data))
-        return writer.digest, writer.size
-
     def digests(self) -> list[str]:
         """All that are there."""
         return [f"sha256:{name}" for name in sorted(os.listdir(self._blobs))]
+
+    def sweep(self) -> None:
+        """Remove what was cut off. Nobody else may be working in the store."""
+        for name in os.listdir(self.ingest):
+            path = f"{self.ingest}/{name}"
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)  # an archive that was being loaded
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def remove(self, digest: str) -> int:
         """Bytes that are free now; 0 if it was not there."""

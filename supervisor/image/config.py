@@ -7,7 +7,6 @@ manifest.md, descriptor.md), and Docker's own fields (Healthcheck, OnBuild, Shel
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ LAYER_GZIP = f"{LAYER}+gzip"
 LAYER_ZSTD = f"{LAYER}+zstd"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
 class ConfigError(Exception):
@@ -142,11 +142,3 @@ def decode_manifest(text: bytes) -> Manifest | Index:
 def digest_of(data: bytes) -> str:
     """sha256:..."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
-    """The digest of each layer with all below it (OCI, config.md, "Layer ChainID")."""
-    found: list[str] = []
-    for diff_id in diff_ids:
-        found.append(digest_of(f"{found[-1]} {diff_id}".encode()) if found else diff_id)
-    return tuple(found)

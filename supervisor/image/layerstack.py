@@ -78,7 +78,7 @@ class LayerStack:
         merged: dict[str, bool] = {}
         for directory in self._directories([part for part in path.split("/") if part]):
             for name in os.listdir(directory):
-                merged.setdefault(name, not _is_whiteout(os.lstat(f"{directory}/{name}")))
+                merged.setdefault(name, not is_whiteout(os.lstat(f"{directory}/{name}")))
         return sorted(name for name, shown in merged.items() if shown)
 
     def _find(self, parts: Sequence[str]) -> Entry | None:
@@ -88,7 +88,7 @@ class LayerStack:
             path = f"{directory.rstrip('/')}/{parts[-1]}"
             status = _lstat(path)
             if status is not None:
-                return None if _is_whiteout(status) else Entry(path, status)
+                return None if is_whiteout(status) else Entry(path, status)
         return None
 
     def _directories(self, parts: Sequence[str]) -> list[str]:
@@ -104,7 +104,7 @@ class LayerStack:
                 if not stat.S_ISDIR(status.st_mode):
                     break
                 below.append(path)
-                if _is_opaque(path):
+                if is_opaque(path):
                     break
             current = below
         return current
@@ -174,11 +174,13 @@ def _lstat(path: str) -> os.stat_result | None:
         return None
 
 
-def _is_whiteout(status: os.stat_result) -> bool:
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether it hides what lower layers have at its name."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _is_opaque(path: str) -> bool:
+def is_opaque(path: str | bytes) -> bool:
+    """Whether a directory hides what lower layers have in it."""
     try:
         return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
     except OSError:

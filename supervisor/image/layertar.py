@@ -12,9 +12,10 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from supervisor.image.layerstack import is_opaque, is_whiteout
+
 _BLOCK = 512
 _CHUNK_BYTES = 1024 * 1024
-_OPAQUE = "trusted.overlay.opaque"
 _MAX_OCTAL_7, _MAX_OCTAL_11 = 8**7 - 1, 8**11 - 1
 
 
@@ -58,11 +59,11 @@ def _entries(
     root: bytes, inside: bytes, links: dict[tuple[int, int], bytes], newest_s: int | None
 ) -> Iterator[tuple[bytes, _Entry]]:
     directory = root + b"/" + inside if inside else root
-    if inside and _is_opaque(directory):
+    if inside and is_opaque(directory):
         yield b"", _Entry(inside + b"/.wh..wh..opq", b"0", 0o600, mtime=0)
     prefix = inside + b"/" if inside else b""
     found = [(name, os.lstat(directory + b"/" + name)) for name in sorted(os.listdir(directory))]
-    gone = [name for name, status in found if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0]
+    gone = [name for name, status in found if is_whiteout(status)]
     for name in gone:  # before their siblings, as the specification wants it
         yield b"", _Entry(prefix + b".wh." + name, b"0", 0o600)
     for name, status in found:
@@ -115,13 +116,6 @@ def _xattrs(path: bytes) -> tuple[tuple[str, bytes], ...]:
     names = os.listxattr(path, follow_symlinks=False)
     kept = [name for name in names if name == "security.capability" or name.startswith("user.")]
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(kept))
-
-
-def _is_opaque(path: bytes) -> bool:
-    try:
-        return os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"
-    except OSError:
-        return False
 
 
 def _headers(entry: _Entry) -> bytes:

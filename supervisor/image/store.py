@@ -32,13 +32,17 @@ class NotFoundError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One that is there. id: digest of its configuration. size_bytes: of its plain layers."""
+    """One that is there. id: digest of its configuration. size_bytes: of its plain layers.
+
+    digests: `name@sha256:...` as registries have it: of this image, or of the index of platforms it is from.
+    """
 
     id: str
     manifest_digest: str
     names: tuple[Reference, ...]
     config: oci.ImageConfig
     size_bytes: int
+    digests: tuple[Reference, ...] = ()
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -61,37 +65,34 @@ class ImageStore:
     # --- reading --------------------------------------------------------------------------------
     def images(self) -> list[Image]:
         """All images, by name; those without one last."""
-        names: dict[str, list[Reference]] = {}
-        for descriptor in self._index().manifests:
-            named = names.setdefault(descriptor.digest, [])
-            text = (descriptor.annotations or {}).get(_REF_NAME)
-            if text:
-                named.append(parse_reference(text))
-        found = [self._image(digest, tuple(sorted(refs, key=str))) for digest, refs in names.items()]
+        index = self._index()
+        found = [self._image(digest, index) for digest in dict.fromkeys(d.digest for d in index.manifests)]
         return sorted(
             found, key=lambda image: (not image.names, str(image.names[0]) if image.names else image.id)
         )
 
     def find(self, text: str) -> Image:
         """The image of a name, or of an id or the beginning of one. Raises NotFoundError, StoreError."""
-        everything = self.images()
+        index = self._index()
         try:
             wanted = parse_reference(text)
         except InvalidReferenceError as error:
             wanted, why = None, str(error)
         if wanted is not None:
-            for image in everything:
-                if any(name == replace(wanted, digest="") for name in image.names if not wanted.digest):
-                    return image
-                if wanted.digest and wanted.digest in (image.manifest_digest, image.id):
-                    return image
-        prefix = as_id(text)
-        if prefix is not None:
-            matches = [image for image in everything if image.id.removeprefix("sha256:").startswith(prefix)]
-            if len(matches) > 1:
+            # Of `name:tag@digest` the digest counts, as for Docker.
+            named = str(replace(wanted, tag="") if wanted.digest else wanted)
+            for descriptor in index.manifests:
+                if _named(descriptor) == named or (wanted.digest and wanted.digest == descriptor.digest):
+                    return self._image(descriptor.digest, index)
+        prefix = wanted.digest.removeprefix("sha256:") if wanted and wanted.digest else as_id(text)
+        if prefix:
+            digests = sorted({d.digest for d in index.manifests})
+            ids = {digest: self._manifest_of(digest).config.digest for digest in digests}
+            matches = [digest for digest in digests if ids[digest].removeprefix("sha256:").startswith(prefix)]
+            if len({ids[digest] for digest in matches}) > 1:
                 raise StoreError(f"cannot tell which image {text} is: {len(matches)} ids begin with it")
             if matches:
-                return matches[0]
+                return self._image(matches[0], index)
         if wanted is None:
             raise StoreError(f"cannot use image {text!r}: {why}")
         raise NotFoundError(f"no such image: {wanted.familiar}; `shipkeeper images` lists what is there")
@@ -105,14 +106,25 @@ class ImageStore:
                 )
         return tuple(self.layers.directory(diff_id) for diff_id in reversed(image.diff_ids))
 
-    def _image(self, digest: str, names: tuple[Reference, ...]) -> Image:
+    def manifest(self, image: Image) -> oci.Manifest:
+        """The manifest of an image that is there."""
+        return self._manifest_of(image.manifest_digest)
+
+    def _manifest_of(self, digest: str) -> oci.Manifest:
         manifest = oci.decode_manifest(self.blobs.read(digest))
         if isinstance(manifest, oci.Index):
             raise BlobError(f"cannot use {digest}: an index of platforms, and no image")
-        config = oci.decode_config(self.blobs.read(manifest.config.digest))
+        return manifest
+
+    def _image(self, digest: str, index: oci.Index) -> Image:
+        id_ = self._manifest_of(digest).config.digest
+        config = oci.decode_config(self.blobs.read(id_))
         layers = [self.layers.find(diff_id) for diff_id in config.rootfs.diff_ids]
         size = sum(layer.size for layer in layers if layer is not None)
-        return Image(manifest.config.digest, digest, names, config, size)
+        texts = [_named(d) for d in index.manifests if d.digest == digest]
+        names = sorted((parse_reference(text) for text in texts if text), key=str)
+        tagged = tuple(name for name in names if not name.digest)
+        return Image(id_, digest, tagged, config, size, tuple(name for name in names if name.digest))
 
     # --- changing -------------------------------------------------------------------------------
     def add(self, config: bytes, name: Reference | None = None, manifest: bytes | None = None) -> Image:
@@ -133,7 +145,7 @@ class ImageStore:
             if name is not None or all(d.digest != digest for d in kept):
                 kept.append(_descriptor(digest, len(manifest), name))
             self._write(self._keep_nameless(index, kept))
-        return self._image(digest, (name,) if name is not None else ())
+        return self._image(digest, self._index())
 
     def tag(self, image: Image, name: Reference) -> None:
         """Give it one more name, taken from the image that had it."""
@@ -146,7 +158,10 @@ class ImageStore:
     def untag(self, name: Reference) -> None:
         """Take a name away; with its last one an image is gone, and its layers at the next `prune`."""
         with self._changing() as index:
-            self._write([d for d in index.manifests if _named(d) != str(name)])
+            kept = [d for d in index.manifests if _named(d) != str(name)]
+            named = {d.digest for d in kept if "@" not in (_named(d) or "")}
+            lost = {d.digest for d in index.manifests if _named(d) == str(name)} - named
+            self._write([d for d in kept if d.digest not in lost])
 
     def forget(self, image: Image) -> None:
         """Take an image out of the index, with all its names."""
@@ -169,8 +184,7 @@ class ImageStore:
             needed_blobs: set[str] = set()
             needed_layers = set(kept_layers)
             for image in self.images():
-                manifest = oci.decode_manifest(self.blobs.read(image.manifest_digest))
-                assert isinstance(manifest, oci.Manifest)
+                manifest = self.manifest(image)
                 needed_blobs |= {
                     image.manifest_digest,
                     image.id,
@@ -188,9 +202,7 @@ class ImageStore:
                 self.blobs.remove(digest) for digest in self.blobs.digests() if digest not in needed_blobs
             )
             self.layers.sweep()
-            for name in os.listdir(self.blobs.ingest):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{self.blobs.ingest}/{name}")
+            self.blobs.sweep()
             return gone, freed
 
     @contextlib.contextmanager

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from supervisor.image.layerstack import OPAQUE, is_whiteout
+
 _HEADER_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _MAX_LINKS = 40
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-_OVERLAY_OPAQUE = "trusted.overlay.opaque"
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -105,13 +106,13 @@ class _Unpacking:
         if self._layer and parts[-1].startswith(_WHITEOUT):
             self._whiteout(parent, parts[-1])
             return
-        hidden = self._layer and _is_whiteout(path)
+        hidden = self._layer and os.path.lexists(path) and is_whiteout(os.lstat(path))
         self._clear(path, keep_directory=member.isdir())
         if member.isdir():
             if not os.path.isdir(path):
                 os.mkdir(path, 0o700)
             if hidden:
-                os.setxattr(path, _OVERLAY_OPAQUE, b"y")
+                os.setxattr(path, OPAQUE, b"y")
             self._directories[path] = member
             return
         if member.islnk():
@@ -128,13 +129,13 @@ class _Unpacking:
     def _whiteout(self, parent: str, name: str) -> None:
         """It hides what lower layers have, never what this one has, whatever comes first."""
         if name == _OPAQUE:
-            os.setxattr(parent, _OVERLAY_OPAQUE, b"y")
+            os.setxattr(parent, OPAQUE, b"y")
         elif not name.startswith(_WHITEOUT * 2) and name != _WHITEOUT:  # the first are aufs' own notes
             hidden = f"{parent}/{name.removeprefix(_WHITEOUT)}"
             if not os.path.lexists(hidden):
                 os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0))
             elif stat.S_ISDIR(os.lstat(hidden).st_mode):
-                os.setxattr(hidden, _OVERLAY_OPAQUE, b"y")
+                os.setxattr(hidden, OPAQUE, b"y")
 
     def _hard_link(self, member: tarfile.TarInfo, path: str) -> None:
         parts = self._parts(member.linkname)
@@ -211,14 +212,6 @@ class _Unpacking:
 
     def _error(self, why: str) -> ArchiveError:
         return ArchiveError(f"cannot unpack {self._file}: {why}")
-
-
-def _is_whiteout(path: str) -> bool:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _attributes(path: str, member: tarfile.TarInfo) -> None:

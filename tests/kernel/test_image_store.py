@@ -169,3 +169,27 @@ def test_kills_at_any_moment_leave_a_store_that_works(store: ImageStore, tmp_pat
             place = f"layers/{diff_id.removeprefix('sha256:')}"
             wanted |= {f"{place}/layer.json", f"{place}/diff/{name}"}
     assert files(tmp_path) == wanted
+
+
+def test_a_digest_of_a_registry_finds_its_image_and_goes_with_the_last_name(store: ImageStore) -> None:
+    image = make(store, "app:1", tar_of(a="1"))
+    pinned = parse_reference(f"app@sha256:{'5' * 64}")
+    store.tag(image, pinned)
+    assert store.find(str(pinned)).id == image.id
+    assert store.find(f"app:other@{pinned.digest}").id == image.id
+    found = store.find("app:1")
+    assert (found.names, found.digests) == ((parse_reference("app:1"),), (pinned,))
+    store.untag(parse_reference("app:1"))
+    assert store.images() == []
+
+
+def test_a_name_is_found_without_reading_other_images(store: ImageStore) -> None:
+    damaged, image = make(store, "damaged", tar_of(a="1")), make(store, "whole", tar_of(a="2"))
+    Path(store.blobs.path(damaged.id)).write_text("")
+    assert store.find("whole").id == image.id
+
+
+def test_prune_takes_a_directory_of_an_archive_that_was_cut_off(store: ImageStore) -> None:
+    os.makedirs(f"{store.blobs.ingest}/tmpcut/blobs")
+    store.prune(dangling=True, used=lambda _: False, kept_layers=frozenset())
+    assert os.listdir(store.blobs.ingest) == []
