@@ -24,8 +24,9 @@ def config_document(loaded: Loaded) -> dict[str, Any]:
         "name": loaded.project.name,
         "services": {name: dict(sorted(services[name].items())) for name in sorted(services)},
     }
-    if parts.get("volumes"):
-        document["volumes"] = parts["volumes"]
+    for section in ("volumes", "secrets"):
+        if parts.get(section):
+            document[section] = parts[section]
     document |= parts.get("extensions", {})
     escaped: dict[str, Any] = _escape(document)
     return escaped

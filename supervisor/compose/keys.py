@@ -11,9 +11,6 @@ from supervisor.compose.reader import Keys
 
 _REMOVE = "remove the key"
 _NETWORKS = "project networks come in a later version; use `network_mode: host` or `none` until then"
-_BUILDS = (
-    "builds come in a later version; build elsewhere, `shipkeeper load` the archive, and name it as `image`"
-)
 _IMAGES = "the image has to be in the store: `shipkeeper load` or `import` puts it there; remove the key"
 _HOOKS = "put it into the command of the service"
 _FILES = "bind the file with `volumes: [./file:/run/secrets/file:ro]`"
@@ -25,17 +22,16 @@ _ENGINE = "it needs a container engine; remove the key"
 SERVICE = Keys(
     "a service",
     words(
-        "cap_add cap_drop command container_name cpu_shares cpus depends_on deploy devices entrypoint"
-        " env_file environment group_add hostname image init labels logging mem_limit mem_reservation"
-        " memswap_limit network_mode oom_score_adj pids_limit privileged profiles read_only restart"
-        " security_opt stdin_open stop_grace_period stop_signal sysctls tmpfs tty ulimits user volumes"
-        " working_dir x-shipkeeper"
+        "build cap_add cap_drop command container_name cpu_shares cpus depends_on deploy devices"
+        " entrypoint env_file environment group_add hostname image init labels logging mem_limit"
+        " mem_reservation memswap_limit network_mode oom_score_adj pids_limit privileged profiles"
+        " pull_policy read_only restart security_opt stdin_open stop_grace_period stop_signal sysctls"
+        " tmpfs tty ulimits user volumes working_dir x-shipkeeper"
     ),
     {
         "annotations": "use `labels`",
         "attach": _REMOVE,
         "blkio_config": _REMOVE,
-        "build": _BUILDS,
         "cgroup": _NAMESPACE,
         "cgroup_parent": "every service has a cgroup of its own; remove the key",
         "configs": _FILES,
@@ -75,7 +71,6 @@ SERVICE = Keys(
         "pre_start": _HOOKS,
         "pre_stop": _HOOKS,
         "provider": _ENGINE,
-        "pull_policy": _IMAGES,
         "pull_refresh_after": _IMAGES,
         "runtime": _ENGINE,
         "scale": "write a service for each instance",
@@ -91,15 +86,39 @@ SERVICE = Keys(
 
 TOP = Keys(
     "a Compose file",
-    frozenset(("name", "services", "volumes", "version")),
+    frozenset(("name", "services", "secrets", "volumes", "version")),
     {
         "configs": _FILES,
         "include": "give the files with several -f",
         "models": _ENGINE,
         "networks": _NETWORKS,
-        "secrets": _FILES,
     },
 )
+
+SECRET = Keys(
+    "a secret",
+    frozenset(("file", "environment", "name", "labels")),
+    {
+        "external": "write {file: ./token} or {environment: TOKEN}",
+        "driver": _ENGINE,
+        "driver_opts": _ENGINE,
+        "template_driver": _ENGINE,
+    },
+)
+BUILD = Keys(
+    "a build",
+    words(
+        "context dockerfile dockerfile_inline args target labels secrets ssh additional_contexts network"
+        " no_cache no_cache_filter pull tags platforms cache_from cache_to provenance sbom entitlements"
+        " isolation privileged"
+    ),
+    {
+        "extra_hosts": "write the name into the host's /etc/hosts",
+        "shm_size": "write RUN --mount=type=tmpfs,target=/dev/shm,size=256m in the Dockerfile",
+        "ulimits": "RUN steps have the limits of the host; remove the key",
+    },
+)
+BUILD_SECRET = Keys("a secret of a build", frozenset(("source", "target", "uid", "gid", "mode")))
 
 VOLUME = Keys(
     "a volume",

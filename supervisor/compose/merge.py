@@ -19,6 +19,7 @@ Path = tuple[str, ...]
 _REPLACED = {"command", "entrypoint"}
 # Each entry is one thing; in `environment` also nothing is a value: "take it from the project".
 _WHOLE_ENTRIES = {"ulimits", "environment", "labels", "sysctls"}
+_WHOLE_IN_BUILD = {"args", "labels", "additional_contexts"}
 
 
 def merge(base: Node, over: Node, findings: Findings) -> Node:
@@ -32,6 +33,8 @@ def _merge(base: Node, over: Node, path: Path, findings: Findings) -> Node:
     if _is_service_key(path, _REPLACED):
         return _settle(over)
     if len(path) == 4 and path[0] in ("services", "volumes") and path[2] in _WHOLE_ENTRIES:
+        return _settle(over)
+    if len(path) == 5 and _is_service_key(path[:3], {"build"}) and path[3] in _WHOLE_IN_BUILD:
         return _settle(over)
     if over.value is None:
         return base
@@ -176,7 +179,31 @@ def _dependencies(node: Node) -> Node:
     return Node(entries, node.mark, {str(item.value): item.mark for item in items}, None, node.tag)
 
 
+def _build(node: Node) -> Node:
+    if isinstance(node.value, str):
+        node = Node(
+            {"context": Node(node.value, node.mark)}, node.mark, {"context": node.mark}, None, node.tag
+        )
+    if not isinstance(node.value, dict):
+        return node
+    entries = dict(node.value)
+    for key in ("args", "labels", "additional_contexts", "ssh"):
+        if key in entries:
+            entries[key] = pairs(entries[key])
+    if "secrets" in entries and isinstance(entries["secrets"].value, list):
+        listed = entries["secrets"]
+        entries["secrets"] = listed.with_value([_build_secret(item) for item in entries["secrets"].value])
+    return node.with_value(entries)
+
+
+def _build_secret(item: Node) -> Node:
+    if not isinstance(item.value, str):
+        return item
+    return Node({"source": Node(item.value, item.mark)}, item.mark, {"source": item.mark}, None, item.tag)
+
+
 _SERVICE_FORMS: dict[str, Callable[[Node], Node]] = {
+    "build": _build,
     "environment": pairs,
     "labels": pairs,
     "sysctls": pairs,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from supervisor.compose import keys, yamltext
+from supervisor.compose.build import read_secrets
 from supervisor.compose.context import Context
 from supervisor.compose.envfiles import project_variables, read_bytes, service_environment, why
 from supervisor.compose.interpolation import Interpolation
@@ -27,6 +28,7 @@ from supervisor.compose.select import select
 from supervisor.compose.service import Draft, read_service
 from supervisor.compose.tree import Node, quote
 from supervisor.compose.volumes import read_volumes
+from supervisor.core.build import ImageSource
 from supervisor.core.model import Project, ServiceSpec
 
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -43,12 +45,14 @@ class Loaded:
         profiles or because others were named; these have no variables from their env files.
     documents: canonical form of each service of the project, of its volumes, and of top-level x- keys
         (`config_document` puts them together).
+    sources: where the image of each service of the files comes from, by service, if it has one.
     """
 
     project: Project
     warnings: tuple[Problem, ...]
     all_services: tuple[ServiceSpec, ...]
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    sources: Mapping[str, ImageSource] = field(default_factory=dict, repr=False)
 
 
 def load_project(
@@ -97,12 +101,14 @@ def load_project(
     if "name" in top:
         reader.string(top["name"], "name", "my-project")
     volumes, volume_documents = read_volumes(reader, top.get("volumes"), name)
-    context = Context(reader, directory, variables, volumes)
+    context = Context(reader, directory, variables, volumes, name)
+    context = context._replace(secrets=read_secrets(context, top.get("secrets")))
     drafts = _services(context, top.get("services"), tree)
 
     active = list(profiles) or [part.strip() for part in variables.get("COMPOSE_PROFILES", "").split(",")]
     chosen = select(drafts, active, services, findings)
     _check_container_names(drafts, chosen, findings)
+    _check_contexts(drafts, chosen, findings)
     specs, service_documents = {}, {}
     for each in chosen:
         specs[each], service_documents[each] = _finish(drafts[each], chosen, variables, findings)
@@ -124,8 +130,10 @@ def load_project(
         {
             "services": service_documents,
             "volumes": {volume.key: volume_documents[volume.key] for volume in kept},
+            "secrets": _secret_documents(context, [drafts[each] for each in chosen], name),
             "extensions": _extensions(tree),
         },
+        {each: source for each in sorted(drafts) if (source := drafts[each].source) is not None},
     )
 
 
@@ -218,6 +226,39 @@ def _check_container_names(drafts: Mapping[str, Draft], chosen: Sequence[str], f
                 "choose another, or remove it",
             )
         owners.setdefault(container, name)
+
+
+def _secret_documents(context: Context, drafts: Sequence[Draft], project: str) -> dict[str, dict[str, Any]]:
+    """Canonical forms of the secrets that builds of the project use."""
+    used = {
+        secret["source"]
+        for draft in drafts
+        for secret in draft.document.get("build", {}).get("secrets", ())
+        if "source" in secret
+    }
+    return {
+        key: {"name": f"{project}_{key}"}
+        | ({"file": secret.path} if secret.path else {"environment": secret.env})
+        for key, secret in sorted(context.secrets.items())
+        if key in used
+    }
+
+
+def _check_contexts(drafts: Mapping[str, Draft], chosen: Sequence[str], findings: Findings) -> None:
+    """`service:NAME` in a build is another service that is built."""
+    for name in chosen:
+        draft = drafts[name]
+        build = draft.source.build if draft.source is not None else None
+        for key, text in build.contexts if build is not None else ():
+            other = drafts.get(text.removeprefix("service:")) if text.startswith("service:") else draft
+            if other is None or other.source is None or other.source.build is None:
+                findings.error(
+                    draft.node.mark,
+                    f"services.{name}.build.additional_contexts",
+                    f'service "{name}" declares unknown service {quote(text.removeprefix("service:"))} as'
+                    f" additional context {key}",
+                    "name a service that has `build`",
+                )
 
 
 def _warn_of_networks(drafts: Sequence[Draft], findings: Findings) -> None:

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from supervisor.compose import keys, mounts, restart, scalars, units
 from supervisor.compose import limits as limit_rules
+from supervisor.compose.build import read_build, read_policy
 from supervisor.compose.context import Context
 from supervisor.compose.names import CAPABILITIES, sysctl_problem
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, quote
 from supervisor.compose.values import COMMAND_EXAMPLE, TEXTS, plain_text, security_option, string_pairs, words
+from supervisor.core.build import BuildSpec, ImageSource, PullPolicy
 from supervisor.core.model import Dependency, Logging, RestartRules, Rootfs, SecurityOptions, ServiceSpec
 from supervisor.core.reference import InvalidReferenceError, parse_reference
 from supervisor.core.signals import SIGNAL_NAMES, signal_number
@@ -34,6 +36,7 @@ class Draft(NamedTuple):
 
     spec: complete but for `environment`, which has what is written in the file.
     environment: None is a name without a value. network_named: the file says which network.
+    source: of its image.
     """
 
     spec: ServiceSpec
@@ -42,6 +45,7 @@ class Draft(NamedTuple):
     environment: Mapping[str, str | None]
     env_files: tuple[EnvFile, ...]
     network_named: bool
+    source: ImageSource | None = None
 
 
 class _Builder:
@@ -64,6 +68,8 @@ class _Builder:
         self.extension = restart.Extension()
         self.resources: Node | None = None
         self.named_root: Rootfs | None = None
+        self.build: BuildSpec | None = None
+        self.policy: PullPolicy = ""
         self.errors_before = 0
 
     # --- process -------------------------------------------------------------------------------
@@ -369,6 +375,34 @@ class _Builder:
             self.context.reader.bad(node, path, str(error), "write name:tag, or registry/name:tag")
         self.document[key] = text
 
+    def building(self, key: str, node: Node, path: str) -> None:
+        self.build, self.document[key] = read_build(self.context, node, path)
+
+    def pulling(self, key: str, node: Node, path: str) -> None:
+        self.policy, text = read_policy(self.context, node, path)
+        if text:
+            self.document[key] = text
+
+    def name_of_build(self) -> None:
+        """The image of a service that is built and not named: `<project>-<service>`."""
+        name = f"{self.context.project}-{self.name}"
+        try:
+            self.fields["rootfs"] = Rootfs("image", str(parse_reference(name)))
+        except InvalidReferenceError as error:
+            self.context.reader.bad(
+                self.node,
+                f"{self.path}.build",
+                f"its image cannot be called {name}: {error}",
+                "add `image: NAME`",
+            )
+
+    def source(self) -> ImageSource | None:
+        """Where the image comes from; None for a service without one."""
+        rootfs = self.fields.get("rootfs")
+        if not isinstance(rootfs, Rootfs) or rootfs.kind != "image" or rootfs.path is None:
+            return None
+        return ImageSource(self.name, rootfs.path, self.policy, self.build)
+
     def tuning(self, key: str, node: Node, path: str) -> None:
         self.extension = restart.extension(self.context, node, path)
         if self.extension.rootfs.kind != "host":
@@ -414,6 +448,8 @@ class _Builder:
         if self.fields.get("privileged"):
             security = self.fields.get("security", SecurityOptions())
             self.fields["security"] = replace(security, no_new_privileges=False)
+        if self.build is not None and "rootfs" not in self.fields:
+            self.name_of_build()
         sound = len(self.context.reader.findings.errors) == self.errors_before
         if self.named_root is not None:
             self.fields["rootfs"] = self.named_root  # it replaces the image's files, and what the image says
@@ -434,7 +470,8 @@ class _Builder:
         kept = {key: value for key, value in self.document.items() if value not in ([], {})}
         for key in ("command", "entrypoint"):
             kept[key] = self.document[key]
-        return Draft(spec, self.node, kept, self.environment, tuple(self.env_files), named)
+        files = tuple(self.env_files)
+        return Draft(spec, self.node, kept, self.environment, files, named, self.source())
 
     def _has_image(self) -> bool:
         rootfs = self.fields.get("rootfs")
@@ -457,6 +494,7 @@ def read_service(context: Context, name: str, node: Node) -> Draft | None:
 
 
 _READERS: dict[str, Callable[[_Builder, str, Node, str], None]] = {
+    "build": _Builder.building,
     "cap_add": _Builder.capabilities,
     "cap_drop": _Builder.capabilities,
     "command": _Builder.command,
@@ -477,6 +515,7 @@ _READERS: dict[str, Callable[[_Builder, str, Node, str], None]] = {
     "oom_score_adj": _Builder.oom_score,
     "privileged": _Builder.flag,
     "profiles": _Builder.profiles,
+    "pull_policy": _Builder.pulling,
     "read_only": _Builder.flag,
     "restart": _Builder.restarting,
     "security_opt": _Builder.security,

@@ -146,7 +146,23 @@ FRAGMENTS: dict[str, list[str]] = {
         "{options: {max-size: 5m}}",
     ],
     "x-anything": ["{free: [form, 1]}"],
+    "build": [
+        ".",
+        "./web",
+        "https://example.com/x/y.git#main:sub",
+        "{context: ./d, dockerfile: ../D.x, target: t, network: host, no_cache: true, pull: '${FLAG}'}",
+        "{context: ~/w, args: {A: 1.10, B: , SHELL_ONLY: , C: true, D: '${BOTH}'}, labels: [a=b, c]}",
+        "{args: [A=1, NOWHERE, DOT_ONLY, 'E= x'], labels: {a: 1.50, b: null, c: d}, network: none}",
+        "{dockerfile_inline: 'FROM scratch', tags: [x:1, y, x:1], platforms: [linux/amd64]}",
+        "{context: git@h:x.git, additional_contexts: {x: ./o, y: 'docker-image://alpine', z: ~/q}}",
+        "{context: /abs, additional_contexts: [a=./b, c=https://h/x.git], cache_from: [x, y]}",
+        "{context: ., secrets: [s1, {source: s2, target: t2, uid: '1', mode: '0400'}]}",
+        "{context: ., ssh: [default], no_cache_filter: [a, b], isolation: default, privileged: false}",
+        "{context: ., provenance: false, sbom: false, entitlements: [network.host], cache_to: [type=inline]}",
+    ],
+    "pull_policy": ["always", "missing", "if_not_present", "never", "build"],
 }
+SECRETS = "secrets: {s1: {file: ./s1.txt}, s2: {environment: S2}}\n"
 
 
 def _indent(key: str, text: str) -> str:
@@ -184,7 +200,7 @@ def make_files(seed: int) -> list[tuple[str, str]]:
     text += rng.choice(
         ["    depends_on: [db]\n", "    depends_on: {db: {condition: service_started, restart: true}}\n"]
     )
-    text += "volumes:\n  named:\n  other: {name: 'x-${BOTH}', labels: [a=b]}\n"
+    text += SECRETS + "volumes:\n  named:\n  other: {name: 'x-${BOTH}', labels: [a=b]}\n"
     files = [("compose.yaml", text)]
     if seed % 2:
         override = "services:\n" + service("web", rng.randint(2, 8), whole=False)
@@ -316,6 +332,18 @@ BAD = [
     "services: {w: {pids_limit: 5, deploy: {resources: {limits: {pids: 6}}}}}",
     "services: {w: {oom_score_adj: 5000}}",
     "services: {w: {container_name: '!'}}",
+    "services: {w: {build: }}",
+    "services: {w: {build: [a]}}",
+    "services: {w: {build: {context: ., foo: 1}}}",
+    "services: {w: {build: {context: ., dockerfile: x, dockerfile_inline: y}}}",
+    "services: {w: {build: {context: ., args: {A: [1]}}}}",
+    "services: {w: {build: {context: ., secrets: [nope]}}}",
+    "services: {w: {build: {context: ., tags: x}}}",
+    "services: {w: {build: {context: ., cache_from: x}}}",
+    "services: {w: {build: {context: ., no_cache: x}}}",
+    "services: {w: {build: {context: ., ssh: [default=x, y]}}}",
+    "services: {w: {build: {context: ., additional_contexts: {s: 'service:nope'}}}}",
+    "services: {w: {pull_policy: sometimes}}",
     "services: {w: {command: '${X:?}'}}",
     "services: {w: {command: '${'}}",
     "services: {w: {command: '${a b}'}}",
