@@ -50,7 +50,6 @@ test | vm)
 *) fail "unknown purpose $purpose: run, test or vm" ;;
 esac
 
-promtool=.cache/tools/promtool
 # A fresh machine may be installing its own updates just now.
 apt() { apt-get -qq -o DPkg::Lock::Timeout=300 "$@"; }
 updated=
@@ -74,18 +73,24 @@ fi
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "cannot make a virtual environment with $python: its ensurepip is missing; name another with PYTHON="
 
-# promtool alone: Debian's package `prometheus` would start a server on the host.
-if [ "$purpose" != run ] && ! command -v promtool >/dev/null && [ ! -x $promtool ]; then
-    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-        echo "unpacking promtool"
-        update
-        tools=$PWD/.cache/tools
-        new=$(mktemp -d)
-        trap 'rm -rf "$new"' EXIT
-        (cd "$new" && apt -o APT::Sandbox::User=root download prometheus && dpkg-deb -x prometheus_*.deb root)
-        mkdir -p "$tools"
-        mv "$new/root/usr/bin/promtool" "$tools/promtool"
-    else
-        echo "bootstrap.sh: no promtool: the tests of deploy/prometheus will be skipped" >&2
+# Programs alone: Debian's packages `prometheus` and `docker-registry` would start servers on the host.
+tools=$PWD/.cache/tools
+tool() { # PROGRAM PACKAGE WHAT: the program, unpacked from its package
+    if command -v "$1" >/dev/null || [ -x "$tools/$1" ]; then return; fi
+    if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+        echo "bootstrap.sh: no $1: $3 will be skipped" >&2
+        return
     fi
+    echo "unpacking $1"
+    update
+    new=$(mktemp -d)
+    trap 'rm -rf "$new"' EXIT
+    (cd "$new" && apt -o APT::Sandbox::User=root download "$2" && dpkg-deb -x "$2"_*.deb root)
+    mkdir -p "$tools"
+    mv "$new/root/usr/bin/$1" "$tools/$1"
+    rm -rf "$new"
+}
+if [ "$purpose" != run ]; then
+    tool promtool prometheus "the tests of deploy/prometheus"
+    tool docker-registry docker-registry "the tests of push and pull"
 fi

@@ -36,7 +36,7 @@ _ERRORS = (StoreError, BlobError, ArchiveError, oci.ConfigError, OSError)
 
 
 @contextlib.contextmanager
-def _opened(context: Context) -> Iterator[ImageStore]:
+def opened(context: Context) -> Iterator[ImageStore]:
     """The store of these settings; what is wrong is one line."""
     try:
         yield ImageStore(context.settings.paths.images)
@@ -80,7 +80,7 @@ def _created(image: Image) -> str:
 @click.pass_obj
 def images(context: Context, quiet: bool, no_trunc: bool, form: str, name: str | None) -> None:
     """List the images that are there."""
-    with _opened(context) as store:
+    with opened(context) as store:
         wanted = parse_reference(name).name if name else None
         rows = []
         for image in store.images():
@@ -132,7 +132,7 @@ def images(context: Context, quiet: bool, no_trunc: bool, form: str, name: str |
 @click.pass_obj
 def history(context: Context, no_trunc: bool, form: str, name: str) -> None:
     """Show the instructions that an image was made by, the newest first, with the size of their layers."""
-    with _opened(context) as store:
+    with opened(context) as store:
         image = store.find(name)
         layers = list(image.diff_ids)
         rows = []
@@ -172,7 +172,7 @@ def image() -> None:
 @click.pass_obj
 def inspect(context: Context, names: tuple[str, ...]) -> None:
     """Everything about images, as one JSON list, with Docker's names of fields."""
-    with _opened(context) as store:
+    with opened(context) as store:
         found = [store.find(name) for name in names]
         click.echo(json.dumps([_view(each) for each in found], indent=2))
 
@@ -181,6 +181,7 @@ def _view(each: Image) -> dict[str, Any]:
     return {
         "Id": each.id,
         "RepoTags": [name.familiar for name in each.names],
+        "RepoDigests": [name.familiar for name in each.digests],
         "Created": each.config.created,
         "Author": each.config.author,
         "Architecture": each.config.architecture,
@@ -202,7 +203,7 @@ def prune(context: Context, everything: bool, force: bool) -> None:
         click.confirm(
             "Remove images that no service uses?" if everything else "Remove nameless images?", abort=True
         )
-    with _opened(context) as store:
+    with opened(context) as store:
         roots = _roots(context)
         used = {rootfs.get("image_id") for _, rootfs in roots}
         layers = frozenset(layer for _, rootfs in roots for layer in rootfs.get("layers", ()))
@@ -227,7 +228,7 @@ def prune(context: Context, everything: bool, force: bool) -> None:
 @click.pass_obj
 def tag(context: Context, source: str, target: str) -> None:
     """Give the image SOURCE one more name, TARGET."""
-    with _opened(context) as store:
+    with opened(context) as store:
         store.tag(store.find(source), parse_reference(target))
 
 
@@ -237,7 +238,7 @@ def tag(context: Context, source: str, target: str) -> None:
 @click.pass_obj
 def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
     """Take names away from images; with its last one an image goes. One that a service uses stays."""
-    with _opened(context) as store:
+    with opened(context) as store:
         roots = _roots(context)
         users: dict[str, list[str]] = {}
         for name, rootfs in roots:
@@ -286,7 +287,7 @@ def load(context: Context, path: str | None, quiet: bool) -> None:
     if path is None and sys.stdin.isatty():
         raise click.UsageError("name an archive with -i, or give one on stdin")
     progress = output.Progress(sys.stderr)
-    with _opened(context) as store, _seekable(path) as stream:
+    with opened(context) as store, _seekable(path) as stream:
         told = (lambda _: None) if quiet else progress.say
         found = load_archive(store, stream, path or "the archive on stdin", told)
         progress.clear()
@@ -320,7 +321,7 @@ def save(context: Context, path: str | None, names: tuple[str, ...]) -> None:
     """Write images to an archive that Docker, Podman and OCI tools load; always the same bytes."""
     if path is None and sys.stdout.isatty():
         raise click.UsageError("an archive is nothing for a terminal: use -o FILE, or a pipe")
-    with _opened(context) as store:
+    with opened(context) as store:
         chosen = []
         for text in names:
             each = store.find(text)
@@ -347,7 +348,7 @@ def save(context: Context, path: str | None, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def import_(context: Context, message: str, path: str, name: str | None) -> None:
     """Make an image of the root file system in the archive PATH (- is stdin), and call it NAME."""
-    with _opened(context) as store, _seekable(path) as stream, store.working():
+    with opened(context) as store, _seekable(path) as stream, store.working():
         reference = parse_reference(name) if name else None
         layer = import_layer(store, stream, path)
         created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -24,6 +24,7 @@ _VERBS = {
     "logs": ("logs",),
     "execs": ("exec",),
     "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
+    "moving": ("pull", "push", "login", "logout"),
     "system": ("daemon", "doctor", "completion", "version"),
 }
 _NAMES = {"exec": "exec_", "import": "import_"}

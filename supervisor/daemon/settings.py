@@ -33,6 +33,8 @@ class Settings:
     log_format: str = "auto"
     services_unit: str = ""
     masked_paths: tuple[str, ...] = ()
+    registries: str = ""
+    image_recipes: tuple[tuple[str, str], ...] = ()
 
     @property
     def paths(self) -> Paths:
@@ -60,7 +62,7 @@ def load_settings(env: Mapping[str, str], **flags: str | None) -> Settings:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"cannot read settings from {path}: {error}") from error
     for field in fields(Settings):
-        if field.name == "masked_paths":
+        if field.name in ("masked_paths", "image_recipes"):
             continue
         value = env.get(f"SHIPKEEPER_{field.name.upper()}")
         if value is not None:
@@ -93,6 +95,13 @@ def _from_document(settings: Settings, document: object, path: str) -> Settings:
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 raise SettingsError(f"cannot use masked_paths in {path}: write a list of absolute paths")
             settings = replace(settings, masked_paths=tuple(value))
+        elif name == "image_recipes":
+            if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+                raise SettingsError(
+                    f"cannot use image_recipes in {path}: write `name: directory of its recipe` lines"
+                )
+            pairs = tuple((str(key), text) for key, text in value.items())
+            settings = replace(settings, image_recipes=pairs)
         elif isinstance(value, str):
             settings = _set(settings, name, value)
         else:

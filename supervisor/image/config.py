@@ -139,6 +139,11 @@ def decode_manifest(text: bytes) -> Manifest | Index:
         raise ConfigError(f"cannot read an image manifest: {error}") from error
 
 
+def as_oci_layer(media_type: str) -> str:
+    """The type of a layer in OCI's words."""
+    return LAYER_GZIP if media_type == DOCKER_LAYER_GZIP else media_type
+
+
 def digest_of(data: bytes) -> str:
     """sha256:..."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -47,6 +47,14 @@ def host_platform() -> tuple[str, str]:
     return "linux", _MACHINES.get(machine, machine)
 
 
+def parse_platform(text: str) -> tuple[str, ...]:
+    """`OS/ARCH[/VARIANT]` as a tuple. Raises StoreError."""
+    parts = tuple(text.split("/"))
+    if len(parts) not in (2, 3) or not all(parts):
+        raise StoreError(f"cannot use platform {text!r}: write OS/ARCH, as linux/arm64, or OS/ARCH/VARIANT")
+    return parts
+
+
 def load_archive(store: ImageStore, stream: IO[bytes], name: str, told: Callable[[str], None]) -> list[Image]:
     """The images of an archive, in its order. name: of the archive, for errors; told: of each layer.
 
@@ -177,24 +185,24 @@ def _manifest(place: str, descriptor: oci.Descriptor, name: str) -> oci.Manifest
     return _manifest(place, chosen, name)
 
 
-def pick_platform(index: oci.Index) -> oci.Descriptor | None:
-    """The descriptor of this host's platform, if an index has one."""
-    system, machine = host_platform()
+def pick_platform(index: oci.Index, wanted: tuple[str, ...] | None = None) -> oci.Descriptor | None:
+    """What an index has for a platform (os, architecture[, variant]), None for this host's."""
+    wanted = wanted or host_platform()
     for descriptor in index.manifests:
-        wanted = descriptor.platform or {}
-        if (wanted.get("os"), wanted.get("architecture")) == (system, machine):
+        there = descriptor.platform or {}
+        if tuple(there.get(key) for key in ("os", "architecture", "variant"))[: len(wanted)] == wanted:
             return descriptor
     return None
 
 
-def no_platform(index: oci.Index) -> str:
+def no_platform(index: oci.Index, wanted: tuple[str, ...] | None = None) -> str:
     """What to say where there is none."""
+    known = [d.platform for d in index.manifests if d.platform and d.platform.get("os") != "unknown"]
     there = sorted(
-        f"{d.platform.get('os')}/{d.platform.get('architecture')}" for d in index.manifests if d.platform
+        {"/".join(str(p[key]) for key in ("os", "architecture", "variant") if p.get(key)) for p in known}
     )
-    return (
-        f"it has no image for {'/'.join(host_platform())}, only for {', '.join(there) or 'unknown platforms'}"
-    )
+    shown = "/".join(wanted or host_platform())
+    return f"it has no image for {shown}, only for {', '.join(there) or 'unknown platforms'}"
 
 
 def _json(place: str, path: str, name: str, kind: Any) -> Any:

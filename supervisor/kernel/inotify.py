@@ -8,6 +8,7 @@ import struct
 from typing import NamedTuple
 
 MODIFY = 0x2
+OPEN = 0x20
 MOVED_FROM = 0x40
 MOVED_TO = 0x80
 CREATE = 0x100
