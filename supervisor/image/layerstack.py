@@ -81,6 +81,10 @@ class LayerStack:
                 merged.setdefault(name, not is_whiteout(os.lstat(f"{directory}/{name}")))
         return sorted(name for name, shown in merged.items() if shown)
 
+    def merged(self, path: str) -> tuple[str, ...]:
+        """The directories of the host that show together at a path without links, topmost first."""
+        return tuple(self._directories([part for part in path.split("/") if part]))
+
     def _find(self, parts: Sequence[str]) -> Entry | None:
         if not parts:
             return Entry(self.layers[0], os.lstat(self.layers[0]))

@@ -62,6 +62,11 @@ class ImageStore:
         if not os.path.exists(f"{root}/oci-layout"):
             replace_file(f"{root}/oci-layout", _LAYOUT)
 
+    @property
+    def root(self) -> str:
+        """Where it is; what belongs to builds lies in `build` below it."""
+        return self._root
+
     # --- reading --------------------------------------------------------------------------------
     def images(self) -> list[Image]:
         """All images, by name; those without one last."""

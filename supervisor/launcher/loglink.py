@@ -183,6 +183,10 @@ class LogLink:
             for s in self._streams.values()
         )
 
+    def instances(self) -> list[str]:
+        """Those of which a stream has not ended yet, sorted."""
+        return sorted({entry.instance for entry in self._streams.values()})
+
     def recovered(self) -> list[tuple[str, int, str]]:
         """(instance, run, stream) of what `start` took over from an earlier launcher's log writer."""
         return list(self._recovered)

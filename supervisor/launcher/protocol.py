@@ -237,10 +237,14 @@ class State(NamedTuple):
 
 
 class LogCounted(NamedTuple):
-    """Per stream: [instance, stream, bytes written, lines dropped]. `restarts`: of the log writer."""
+    """Per stream: [instance, stream, bytes written, lines dropped]. `restarts`: of the log writer.
+
+    attached: instances of which not all output is in the files yet, since a stream has not ended.
+    """
 
     streams: list[list[str | int]]
     restarts: int
+    attached: list[str] = []  # noqa: RUF012 - a NamedTuple's default is never mutated
 
 
 class Pong(NamedTuple):

@@ -157,7 +157,9 @@ class Launcher:
                     self._context.daemon.send(protocol.Problem(self._context.problems.popleft()))
             case protocol.LogCounters():
                 rows: list[list[str | int]] = [list(row) for row in self._logs.counters()]
-                self._context.daemon.send(protocol.LogCounted(rows, self._logs.restarts))
+                self._context.daemon.send(
+                    protocol.LogCounted(rows, self._logs.restarts, self._logs.instances())
+                )
             case protocol.Ping():
                 self._context.daemon.send(protocol.Pong(request.number))
             case protocol.Quit():

@@ -126,6 +126,11 @@ def _view_mounts(mounts: list[HostMount], masked: list[Masked]) -> tuple[ViewMou
     return tuple(view)
 
 
+def host_facts() -> HostFacts:
+    """What a plan has to know of the machine as it is now. Raises OSError."""
+    return _facts(parse_mountinfo(_read("/proc/self/mountinfo")))
+
+
 def _facts(mounts: list[HostMount]) -> HostFacts:
     status = dict(line.split(":\t", 1) for line in _read("/proc/self/status").splitlines() if ":\t" in line)
     held = int(status["CapPrm"], 16) & int(status["CapBnd"], 16)

@@ -14,7 +14,7 @@ from supervisor.image.store import Image, ImageStore, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """An image that is in the store. source: where it came from, for people: `local store`, `registry ...`."""
+    """An image that is in the store. source: where it came from, for people: `local store`."""
 
     image: Image
     source: str
@@ -41,9 +41,14 @@ class LocalBases:
     store: ImageStore
 
     async def resolve(
-        self, reference: Reference, *, pull: bool, platform: str, tell: Callable[[str], None]
+        self,
+        reference: Reference,
+        *,
+        pull: bool,  # noqa: ARG002 - there is nowhere to ask
+        platform: str,  # noqa: ARG002 - the name says which image it is
+        tell: Callable[[str], None],  # noqa: ARG002 - it takes no time
     ) -> Base:
-        """See Bases; `pull` changes nothing."""
+        """See Bases; only the name counts."""
         try:
             image = await asyncio.to_thread(self.store.find, str(reference))
         except NotFoundError as error:

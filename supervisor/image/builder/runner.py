@@ -9,15 +9,24 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class BindMount:
-    """A directory or file of the host at `target`.
-
-    scratch: an empty directory that takes what is written (`rw` binds, whose changes are thrown away).
-    """
+    """A directory, file or socket of the host at `target`."""
 
     target: str
     source: str
     read_only: bool = True
-    scratch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayMount:
+    """Directories over one another at `target`, topmost first; none of them is written to.
+
+    upper, work: empty directories that take what is written, or "" for a read-only view.
+    """
+
+    target: str
+    lowers: tuple[str, ...]
+    upper: str = ""
+    work: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,7 @@ class TmpfsMount:
     size_bytes: int | None = None
 
 
-RunMount = BindMount | TmpfsMount
+RunMount = BindMount | OverlayMount | TmpfsMount
 
 
 @dataclass(frozen=True, slots=True)
