@@ -228,6 +228,12 @@ def test_a_file_that_cannot_be_built_is_checked_as_far_as_it_goes() -> None:
     assert report.error is not None
 
 
+def test_build_arguments_that_nothing_declares() -> None:
+    text = b"ARG A\nFROM scratch\nARG B\nONBUILD ARG C\n"
+    given = dict.fromkeys(("A", "B", "C", "D", "https_proxy", "TARGETARCH", "BUILDKIT_INLINE_CACHE"), "x")
+    assert lint(text, "Dockerfile", Inputs(given)).unused == ("D",)
+
+
 def test_every_rule_has_a_case() -> None:
     """A rule that nothing here finds is not tested."""
     text = Path(__file__).read_text()

@@ -67,11 +67,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """findings: by line. fails: they fail the build. error: why the file cannot be built at all."""
+    """findings: by line. fails: they fail the build. error: why the file cannot be built at all.
+
+    unused: build arguments that were given, and that the file does not declare.
+    """
 
     findings: tuple[Finding, ...]
     fails: bool = False
     error: DockerfileError | None = None
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def parse_options(text: str) -> Options:
 def lint(text: bytes, file: str, inputs: Inputs) -> Report:
     """Everything that is doubtful. Raises LintOptionError."""
     from supervisor.image.dockerfile.lintlines import check_lines
-    from supervisor.image.dockerfile.lintvars import check_stages
+    from supervisor.image.dockerfile.lintvars import check_stages, unused_args
 
     decoded = text.decode("utf-8", "replace")
     source = read_lines(decoded, file, Findings())
@@ -159,14 +163,16 @@ def lint(text: bytes, file: str, inputs: Inputs) -> Report:
     notes = Notes(options, source.lines, comments_above(decoded, source))
     check_lines(decoded, source, notes)
     error: DockerfileError | None = None
+    unused: tuple[str, ...] = ()
     try:
         dockerfile, _ = parse_dockerfile(text, file)
     except DockerfileError as problem:
         error = problem
     else:
         check_stages(dockerfile, source, inputs, notes)
+        unused = unused_args(dockerfile, inputs.args)
     findings = tuple(sorted(notes.found, key=lambda found: (found.line, found.end_line)))
-    return Report(findings, bool(findings) and options.as_error, error)
+    return Report(findings, bool(findings) and options.as_error, error, unused)
 
 
 def comments_above(text: str, source: Source) -> dict[int, Comment]:

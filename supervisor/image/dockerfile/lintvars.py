@@ -18,6 +18,11 @@ _PLATFORM_ARGS = tuple(
     for side in ("BUILD", "TARGET")
     for what in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
 )
+_PREDEFINED = frozenset(
+    name
+    for each in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (each, each.lower())
+) | {"SOURCE_DATE_EPOCH"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -55,6 +60,18 @@ def check_stages(dockerfile: ins.Dockerfile, source: Source, inputs: Inputs, not
         scopes[str(number)] = scope
         if stage.base.name:
             scopes[stage.base.name] = scope
+
+
+def unused_args(dockerfile: ins.Dockerfile, given: Iterable[str]) -> tuple[str, ...]:
+    """Build arguments that nothing declares, nor knows without a declaration."""
+    declared = {name for arg in dockerfile.args for name, _ in arg.args}
+    for stage in dockerfile.stages:
+        for step in stage.steps:
+            inner = step.inner if isinstance(step, ins.Onbuild) else step
+            if isinstance(inner, ins.Arg):
+                declared |= {name for name, _ in inner.args}
+    known = declared | _PREDEFINED | set(_PLATFORM_ARGS)
+    return tuple(sorted(name for name in given if name not in known and not name.startswith("BUILDKIT_")))
 
 
 def _fresh(base: str, inputs: Inputs) -> _Scope:
