@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import time
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from supervisor.daemon.app import Daemon, DaemonError
-from supervisor.daemon.metrics import Snapshot, exposition, snapshot
 from supervisor.daemon.usage import usages
 from supervisor.kernel import allocator
+
+if TYPE_CHECKING:
+    from supervisor.daemon.metrics import Snapshot
 
 
 async def _collect(daemon: Daemon) -> bytes:
@@ -28,11 +32,17 @@ async def _collect(daemon: Daemon) -> bytes:
     for name, stream, count, lost in [] if counted is None else counted.streams:
         logs.setdefault(str(name), {})[str(stream)] = int(count), int(lost)
     restarts = 0 if counted is None else counted.restarts
+    # Loaded with the first scrape: the client library is large where nobody scrapes.
+    await asyncio.to_thread(importlib.import_module, "supervisor.daemon.metrics")
+    from supervisor.daemon.metrics import snapshot
+
     taken = snapshot(daemon.engine, time.time(), used, logs, restarts)
     return await asyncio.to_thread(_text, taken)
 
 
 def _text(taken: Snapshot) -> bytes:
+    from supervisor.daemon.metrics import exposition
+
     text = exposition(taken)
     allocator.give_back()  # thousands of samples, until the next scrape
     return text

@@ -140,7 +140,7 @@ def main() -> None:
         if type(error).__name__ in ("ComposeErrors", "ComposeError"):
             print(error, file=sys.stderr)
             sys.exit(USAGE)
-        if type(error).__name__ in ("DaemonError", "HostError", "LauncherError", "StateError", "PlanError"):
+        if output.is_foreseen(error):
             output.print_error(str(error))
             sys.exit(FAILED)
         raise

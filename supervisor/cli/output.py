@@ -28,6 +28,17 @@ def print_error(text: str) -> None:
     print(f"shipkeeper: {text}", file=sys.stderr)
 
 
+def is_foreseen(error: Exception) -> bool:
+    """Its text is for the user: told by its class, so that nothing is imported for that."""
+    return type(error).__name__ in (
+        "DaemonError",
+        "HostError",
+        "LauncherError",
+        "StateError",
+        "PlanError",
+    )
+
+
 class Progress:
     """One line on a terminal that is written over again and again; nothing elsewhere."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import replace
 from typing import Any
@@ -25,11 +24,10 @@ from supervisor.daemon.settings import LOG_FORMATS, LOG_LEVELS, Settings
 def daemon(context: Context, /, **given: str | None) -> None:
     """Run the supervisor. SIGTERM leaves the services running, and the next one adopts them; SIGHUP reads
     the projects again."""
-    from supervisor.cli.host import run_daemon
+    from supervisor.cli.service import become
 
     changes: dict[str, Any] = {name: text for name, text in given.items() if text is not None}
-    settings = replace(context.settings, **changes)
-    asyncio.run(run_daemon(settings))
+    become(replace(context.settings, **changes))
 
 
 @click.command()

@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from supervisor.core.paths import Paths
 
 DEFAULT_FILE = "/etc/shipkeeper/shipkeeper.yaml"
@@ -48,6 +46,8 @@ def load_settings(env: Mapping[str, str], **flags: str | None) -> Settings:
     The file is SHIPKEEPER_CONFIG, which must exist then, or /etc/shipkeeper/shipkeeper.yaml, which need not.
     Raises SettingsError.
     """
+    import yaml  # not by the daemon, which is given its settings
+
     settings = Settings()
     named = env.get("SHIPKEEPER_CONFIG")
     path = named or DEFAULT_FILE

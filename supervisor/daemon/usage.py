@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import psutil
-
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.kernel.usage import Usage, read_usage
@@ -36,6 +34,8 @@ def usages(setup: CgroupSetup, cgroups: Iterable[tuple[str, str]]) -> dict[str, 
 
 def processes(setup: CgroupSetup, path: str) -> list[ProcessRow]:
     """The processes in a cgroup, by pid. Those that end meanwhile are left out."""
+    import psutil  # 2 MB, for `top` alone
+
     pids: list[int] = []
     with contextlib.suppress(OSError):
         pids = Cgroup(setup, path).procs()
@@ -62,6 +62,8 @@ def processes(setup: CgroupSetup, path: str) -> list[ProcessRow]:
 
 def host_memory_bytes() -> int:
     """What a service without a limit may use at most."""
+    import psutil
+
     return int(psutil.virtual_memory().total)
 
 

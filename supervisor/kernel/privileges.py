@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from supervisor.kernel import syscalls as sc
+from supervisor.kernel.hierarchies import read_text
 
 
 def last_capability() -> int:
     """The highest capability number that this kernel knows."""
-    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    return int(read_text("/proc/sys/kernel/cap_last_cap"))
 
 
 def bound(caps: list[int], last_cap: int) -> None:

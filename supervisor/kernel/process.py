@@ -8,10 +8,10 @@ import fcntl
 import os
 import signal
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.kernel import syscalls as sc
+from supervisor.kernel.hierarchies import read_text
 
 # linux/pidfd.h: PIDFD_GET_INFO is _IOWR(0xFF, 11, struct pidfd_info), 64 bytes in its first version.
 _GET_INFO = 0xC040_FF0B
@@ -124,7 +124,7 @@ def first_of_namespace(pids: list[int]) -> int:
     """Which of them is the first process of a pid namespace just below ours; 0 if none is."""
     for pid in pids:
         with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            for line in read_text(f"/proc/{pid}/status").splitlines():
                 if line.startswith("NSpid:") and line.split()[2:] == ["1"]:
                     return pid
     return 0
@@ -145,7 +145,7 @@ def open_pidfd(pid: int, ticks: int) -> int:
 
 def _stat(pid: int) -> list[str]:
     """/proc/PID/stat from its third field (the state) on."""
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
 def reap_stranger(known: set[int] | dict[int, object]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 from typing import Any, NoReturn
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +33,7 @@ _NR_OLD = {
     "riscv64": {"pivot_root": 41, "capset": 91, "rt_sigaction": 134},
     "ppc64le": {"pivot_root": 203, "capset": 184, "rt_sigaction": 173},
     "s390x": {"pivot_root": 217, "capset": 185, "rt_sigaction": 174},
-}.get(platform.machine(), {"pivot_root": -1, "capset": -1, "rt_sigaction": -1})
+}.get(os.uname().machine, {"pivot_root": -1, "capset": -1, "rt_sigaction": -1})
 _NR_PIVOT_ROOT = _NR_OLD["pivot_root"]
 _NR_CAPSET = _NR_OLD["capset"]
 _NR_RT_SIGACTION = _NR_OLD["rt_sigaction"]

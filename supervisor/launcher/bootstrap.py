@@ -15,13 +15,12 @@ import os
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from supervisor.kernel import hierarchies, mounts, process
 from supervisor.kernel import syscalls as sc
 
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 
 class StartError(Exception):
@@ -114,7 +113,7 @@ def harden(cgroup_base: str | None) -> hierarchies.CgroupSetup:
     with contextlib.suppress(OSError):  # the first launch will say it
         mounts.takes_layers_one_by_one()  # kept: children need not ask
     with contextlib.suppress(OSError):  # needs CAP_SYS_RESOURCE, without which it stays as it is
-        Path("/proc/self/oom_score_adj").write_text("-900")
+        hierarchies.write_text("/proc/self/oom_score_adj", "-900")
     for number in (32, 33):  # a starter may have ignored them, and Python cannot change that in a child
         with contextlib.suppress(OSError):
             sc.default_signal(number)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
-from pathlib import Path
 
 _OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -39,7 +38,8 @@ class LogFile:
         """
         self.close()
         if self.max_files == 1:
-            Path(self.path).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
             return
         names = [self.path, *(f"{self.path}.{i}" for i in range(1, self.max_files))]
         gap = next((i for i, name in enumerate(names) if i and not os.path.lexists(name)), len(names) - 1)

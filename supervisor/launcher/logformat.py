@@ -6,7 +6,6 @@ wrote, byte for byte, without its newline: nothing is escaped, which is why this
 
 from __future__ import annotations
 
-import calendar
 import time
 from typing import NamedTuple
 
@@ -56,6 +55,8 @@ _parsed: tuple[bytes, int] = (b"", 0)
 def _seconds(text: bytes) -> int:
     global _parsed  # noqa: PLW0603 - neighbours share their second
     if text != _parsed[0]:
+        import calendar  # the writer, which reads no stamps, does without
+
         t = text.decode("ascii")
         fields = (int(t[0:4]), int(t[5:7]), int(t[8:10]), int(t[11:13]), int(t[14:16]), int(t[17:19]))
         _parsed = (text, calendar.timegm((*fields, 0, 0, 0)))

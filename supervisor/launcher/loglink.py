@@ -21,14 +21,13 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.launcher import logjournal
 
 _TAKEOVER_S = 10.0
 _LOOK_AGAIN_S = 0.01
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 
 class Stream(NamedTuple):

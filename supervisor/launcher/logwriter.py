@@ -25,7 +25,6 @@ import sys
 import termios
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from supervisor.launcher import logformat
@@ -299,7 +298,8 @@ class LogWriter:
                 self._hear()
 
     def _listen(self) -> socket.socket:
-        Path(self._socket_path).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._socket_path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mask = os.umask(0o177)
         try:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.kernel import privileges, process
@@ -209,7 +208,8 @@ class Spawner:
         program = self._filters.get(path)
         if program is None:
             try:
-                program = Path(path).read_bytes()
+                with open(path, "rb") as file:
+                    program = file.read()
             except OSError as error:
                 raise StepError("seccomp", error.errno or 0, f"{error.strerror}: {path}") from error
             if len(self._filters) >= _PROGRAMS:
