@@ -158,13 +158,24 @@ def build_project(context: Context, files: tuple[str, ...], mode: Mode, options:
     build_services(context, loaded, chosen, mode, overrides)
 
 
-def build_missing(context: Context, loaded: Loaded, mode: Mode, *, everything: bool, nothing: bool) -> None:
-    """What `up` builds: services whose image is not there, or all. Ends the command on a failure."""
-    if nothing:
-        return
+def build_first(context: Context, loaded: Loaded, *, everything: bool, only_tell: bool, form: str) -> bool:
+    """What `up` builds: services whose image is not there, or all. Ends the command on a failure.
+
+    only_tell: print what would be built. False: the plan is not known before that is done.
+    """
     chosen = missing(context, loaded, everything=everything)
-    if chosen:
-        build_services(context, loaded, chosen, mode, Overrides())
+    if not only_tell:
+        if chosen:
+            build_services(context, loaded, chosen, "json" if form == "json" else "auto", Overrides())
+        return True
+    for name in chosen:
+        image = parse_reference(loaded.sources[name].image).familiar
+        cause = f"to get {image}"
+        if form == "json":
+            output.print_json({"verb": "build", "name": name, "cause": cause})
+        else:
+            print(f"build    {name}: {cause}")
+    return not chosen
 
 
 def missing(context: Context, loaded: Loaded, *, everything: bool) -> list[str]:

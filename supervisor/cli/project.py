@@ -17,8 +17,10 @@ from supervisor.cli.context import (
     NOT_MET,
     TIMED_OUT,
     TIMEOUT,
+    USAGE,
     Context,
     complete_names,
+    fail,
     project_options,
 )
 
@@ -27,6 +29,10 @@ from supervisor.cli.context import (
 @click.option("-d", "--detach", is_flag=True, help="Return when everything has been started.")
 @click.option("--wait", "wait_up", is_flag=True, help="Return when everything is up (implies --detach).")
 @click.option("--wait-timeout", type=float, help="Give up waiting after so many seconds, with exit code 124.")
+@click.option(
+    "--build", "rebuild", is_flag=True, help="Build the images of services that have `build` first."
+)
+@click.option("--no-build", is_flag=True, help="Build nothing, also where an image is missing.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.option(
     "--format",
@@ -43,6 +49,8 @@ def up(
     detach: bool,
     wait_up: bool,
     wait_timeout: float | None,
+    rebuild: bool,
+    no_build: bool,
     dry_run: bool,
     form: str,
     services: tuple[str, ...],
@@ -52,11 +60,21 @@ def up(
     Without -d the output of the services is shown, and Ctrl-C stops them. Where no daemon runs, the
     supervisor itself runs here until then.
 
+    What has `build` and no image is built first, by this command itself.
+
     Up is: running for a second, or ended well where it is not to be started again.
     """
     import msgspec
 
-    project = context.load(services).project
+    if rebuild and no_build:
+        fail(USAGE, "cannot build and not build: --build and --no-build exclude each other")
+    loaded = context.load(services)
+    project = loaded.project
+    if not no_build and any(source.build is not None for source in loaded.sources.values()):
+        from supervisor.cli.buildservices import build_first
+
+        if not build_first(context, loaded, everything=rebuild, only_tell=dry_run, form=form):
+            return
     body = msgspec.json.encode(project)
     base = f"/projects/{project.name}"
     client = context.client
