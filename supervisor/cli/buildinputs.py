@@ -34,11 +34,11 @@ class Job:
 
 async def gather_inputs(job: Job, place: str, part: Part) -> tuple[BuildRequest, Recipe]:
     """The request, whole: everything that it names is on this host."""
+    if job.file == "-" and isinstance(job.source, Stdin):
+        raise SourceError("cannot read both the context and the Dockerfile from stdin; name one of them")
     fetched = await _fetched(job.source, f"{place}/main", part)
     text = job.inline
     if job.file == "-":
-        if isinstance(job.source, Stdin):
-            raise SourceError("cannot read both the context and the Dockerfile from stdin; name one of them")
         buffer = io.BytesIO()
         await read_all(0, buffer)
         text = buffer.getvalue()

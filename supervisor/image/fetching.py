@@ -21,7 +21,7 @@ from supervisor.image.archive import unpack
 from supervisor.image.sources import Directory, Git, Remote, Source, SourceError, Stdin, is_archive
 from supervisor.image.unpacking import ArchiveError, Bounds
 
-_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_ABBREVIATED = re.compile(r"[0-9a-f]{4,64}")
 _CHUNK_BYTES = 1 << 20
 _TEXT_BYTES = 4 * 1024 * 1024
 _CONNECT_S, _SILENCE_S = 30.0, 120.0
@@ -120,20 +120,23 @@ async def _clone(git: Git, place: str, tell: Tell) -> str:
     await _git(root, "init", "-q", "-b", "context")
     await _git(root, "remote", "add", "origin", git.url)
     wanted = git.ref or "HEAD"
+    found = "FETCH_HEAD"
     try:
         await _git(root, "fetch", "-q", "--depth=1", "--no-tags", "origin", wanted, url=git.url)
-        found = "FETCH_HEAD"
     except SourceError as error:
-        if not re.fullmatch(r"[0-9a-f]{4,64}", wanted):
+        # A server of plain files has no shallow clones, and some servers give only what has a name: then
+        # everything is fetched, and a commit looked for in it.
+        if "shallow" not in str(error) and not _ABBREVIATED.fullmatch(wanted):
             raise
-        # Some servers give only what has a name: then the commit has to be looked for in everything.
+        everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
         try:
-            await _git(
-                root, "fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*", url=git.url
-            )
+            if _ABBREVIATED.fullmatch(wanted):
+                await _git(root, "fetch", "-q", "origin", *everything, url=git.url)
+                found = wanted
+            else:
+                await _git(root, "fetch", "-q", "--no-tags", "origin", wanted, url=git.url)
         except SourceError:
             raise error from None
-        found = wanted
     commit = (await _git(root, "rev-parse", "--verify", f"{found}^{{commit}}")).strip()
     if git.commit and not commit.startswith(git.commit):
         raise SourceError(f"cannot use {git.url}: {git.ref} is commit {commit}, not {git.commit}")
