@@ -23,8 +23,9 @@ from supervisor.cli.buildinputs import Job, gather_inputs
 from supervisor.cli.buildtelling import exit_code, tell_end, tell_failure
 from supervisor.cli.buildview import Mode, Part, View, progress_stream
 from supervisor.cli.context import Context
+from supervisor.cli.resolving import make_resolver
 from supervisor.core.paths import Paths
-from supervisor.image.builder.bases import Bases, LocalBases
+from supervisor.image.builder.bases import Bases
 from supervisor.image.builder.build import build
 from supervisor.image.builder.contexts import Recipe
 from supervisor.image.builder.progress import BuildError, Built
@@ -84,7 +85,7 @@ async def tools(context: Context) -> AsyncIterator[Tools]:
     store = ImageStore(context.settings.paths.images)
     runner = _LateRunner(context.settings.paths)
     try:
-        yield Tools(store, LocalBases(store), runner)
+        yield Tools(store, make_resolver(context, store, runner), runner)
     finally:
         await asyncio.shield(runner.close())
 

@@ -30,11 +30,6 @@ _FORM = click.option(
 _ALL_TAGS = click.option("-a", "--all-tags", is_flag=True, help="Every tag of the repository.")
 
 
-def access(context: Context) -> Access:
-    """How the settings say that registries are reached."""
-    return Access(context.settings.registries)
-
-
 @click.command()
 @click.option("--platform", help="OS/ARCH[/VARIANT] to pull, where not this host's.")
 @_ALL_TAGS
@@ -50,7 +45,7 @@ def pull(
     A pull that was cut off goes on with the layers that are missing. Accounts are those of `shipkeeper
     login`, `docker login` or `podman login`; mirrors are those of registries.conf(5).
     """
-    skopeo = Skopeo(access(context))
+    skopeo = Skopeo(Access(context.settings.registries))
     with opened(context) as store:
         wanted = parse_platform(platform) if platform else None
         references: list[Reference] = []
@@ -96,7 +91,7 @@ def push(context: Context, all_tags: bool, quiet: bool, form: str, name: str) ->
 
     `shipkeeper tag` gives an image the name of a registry: shipkeeper tag app registry.example:5000/app:1
     """
-    skopeo = Skopeo(access(context))
+    skopeo = Skopeo(Access(context.settings.registries))
     with opened(context) as store:
         reference = parse_reference(name)
         references = [reference]
@@ -143,7 +138,7 @@ def login(
         username = click.prompt("Username")
     if password is None:
         password = click.prompt("Password", hide_input=True)
-    text = Skopeo(access(context)).run(
+    text = Skopeo(Access(context.settings.registries)).run(
         "login", *_tls(registry), "--username", username, "--password-stdin", registry,
         stdin=str(password).encode(), about=f"log in to {registry}",
     )  # fmt: skip
@@ -158,7 +153,7 @@ def logout(context: Context, everything: bool, registry: str | None) -> None:
     """Forget the account for REGISTRY (docker.io where none is named)."""
     named = registry or "docker.io"
     arguments = ("--all",) if everything else (named,)
-    text = Skopeo(access(context)).run("logout", *arguments, about=f"log out of {named}")
+    text = Skopeo(Access(context.settings.registries)).run("logout", *arguments, about=f"log out of {named}")
     click.echo(text.decode().strip())
 
 

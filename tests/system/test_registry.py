@@ -34,6 +34,7 @@ class Host:
     """The command with a state directory of its own, and no daemon."""
 
     base: Path
+    patience_s: float = PATIENCE_S
 
     @property
     def environment(self) -> dict[str, str]:
@@ -55,7 +56,7 @@ class Host:
 
     def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments, stdin=subprocess.PIPE) as process:
-            out, error = process.communicate(stdin, PATIENCE_S)
+            out, error = process.communicate(stdin, self.patience_s)
         return subprocess.CompletedProcess(arguments, process.returncode, out, error)
 
     def ok(self, *arguments: str, stdin: str | None = None) -> str:

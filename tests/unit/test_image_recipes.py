@@ -1,0 +1,65 @@
+"""Recipes for images: what their files and the settings may say, and that the shipped ones can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.daemon.settings import Settings, SettingsError, load_settings
+from supervisor.image.dockerfile import parse_dockerfile
+from supervisor.image.recipes import RecipeError, Root, read_recipe, shipped_recipes
+from supervisor.image.resolve import recipe_names
+from supervisor.image.store import StoreError
+
+
+def settings(tmp_path: Path, text: str) -> Settings:
+    (tmp_path / "shipkeeper.yaml").write_text(text)
+    return load_settings({"SHIPKEEPER_CONFIG": str(tmp_path / "shipkeeper.yaml")})
+
+
+def test_the_shipped_recipes_are_read_and_their_dockerfiles_are_in_order() -> None:
+    shipped = shipped_recipes()
+    assert sorted(shipped) == ["debian:bookworm", "debian:bookworm-slim", "python:3.11-slim"]
+    for name, directory in shipped.items():
+        recipe = read_recipe(directory)
+        _, problems = parse_dockerfile(recipe.dockerfile, name)
+        assert not problems
+        assert (recipe.root is None) == name.startswith("python")
+
+
+def test_the_settings_map_names_to_directories(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path, "image_recipes: {base: /srv/base, 'reg.example/app:2': ''}\nregistries: /r.conf\n"
+    )
+    assert found.registries == "/r.conf"
+    assert recipe_names(dict(found.image_recipes)) == {
+        "docker.io/library/base:latest": "/srv/base",
+        "reg.example/app:2": "",
+    }
+    with pytest.raises(SettingsError, match=r"cannot use image_recipes in .*: write `name: directory"):
+        settings(tmp_path, "image_recipes: [a]\n")
+    with pytest.raises(StoreError, match="debian: write an absolute path, not 'here'"):
+        recipe_names({"debian": "here"})
+    with pytest.raises(StoreError, match="must be lowercase"):
+        recipe_names({"Debian": "/here"})
+
+
+def test_what_a_rootfs_may_say(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    described = tmp_path / "rootfs.yaml"
+    described.write_text("suite: trixie\npackages: [ca-certificates]\nleave_out: [/usr/share/man/*]\n")
+    assert read_recipe(str(tmp_path)).root == Root(
+        "trixie", packages=("ca-certificates",), leave_out=("/usr/share/man/*",)
+    )
+    for text, why in (
+        ("variant: minbase\n", "write `suite: bookworm`"),
+        ("suite: bookworm\nkept: []\n", "known are keep, leave_out, packages, suite, variant"),
+        ("suite: '--help'\n", "cannot use suite in .*: write one word"),
+        ("suite: bookworm\npackages: ['a b']\n", "'a b' is no name of a package"),
+        ("suite: bookworm\npackages: a\n", "cannot use packages in .*: write a list"),
+        ("suite: [\n", "cannot read the recipe"),
+    ):
+        described.write_text(text)
+        with pytest.raises(RecipeError, match=why):
+            read_recipe(str(tmp_path))
