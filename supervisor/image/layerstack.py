@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,14 @@ class LayerStack:
                     break
             current = below
         return current
+
+
+def without_repeats(layers: Iterable[str]) -> tuple[str, ...]:
+    """Layers, topmost first, each once, where it is highest: overlayfs takes none twice (ELOOP).
+
+    What the lower one shows or hides the higher one shows or hides too, so nothing is lost.
+    """
+    return tuple(dict.fromkeys(layers))
 
 
 def copy_tree(stack: LayerStack, path: str, target: str) -> None:

@@ -17,6 +17,7 @@ from supervisor.core.reference import InvalidReferenceError, Reference, as_id, p
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError, Blobs, replace_file
 from supervisor.image.layers import Layers
+from supervisor.image.layerstack import without_repeats
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -109,7 +110,7 @@ class ImageStore:
                 raise StoreError(
                     f"cannot use image {image.id[7:19]}: layer {diff_id} is missing; pull or load it again"
                 )
-        return tuple(self.layers.directory(diff_id) for diff_id in reversed(image.diff_ids))
+        return without_repeats(self.layers.directory(diff_id) for diff_id in reversed(image.diff_ids))
 
     def manifest(self, image: Image) -> oci.Manifest:
         """The manifest of an image that is there."""

@@ -79,6 +79,10 @@ class LauncherRunner:
     _running: dict[str, _Running] = field(default_factory=dict)
     _count: int = 0
 
+    async def prepare(self) -> None:
+        """See Runner."""
+        await sweep(self.paths)
+
     async def run(self, request: RunRequest, output: Callable[[bytes, bool], None]) -> RunResult:
         """See Runner."""
         try:
@@ -220,7 +224,6 @@ class LauncherRunner:
                     raise LauncherError("the launcher of this build has died; build again")
                 return
             parent = f"{self.paths.run_dir}/builds"
-            await sweep(self.paths)
             os.makedirs(parent, 0o700, exist_ok=True)
             name = secrets.token_hex(4)
             new = f"{parent}/.{name}"

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from supervisor.core import model
 from supervisor.core.paths import InstancePaths, Paths
 from supervisor.image.archive import unpack_cached
-from supervisor.image.layerstack import LayerStack, make_directories
+from supervisor.image.layerstack import LayerStack, make_directories, without_repeats
 from supervisor.image.unpacking import ArchiveError
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
 from supervisor.runtime.hostview import HostView
@@ -156,7 +156,7 @@ def _lowers(
 def _image_layers(spec: model.ServiceSpec, paths: Paths) -> tuple[str, ...]:
     """The layers of the image that a service stands on, topmost first."""
     digests = [layer.removeprefix("sha256:") for layer in reversed(spec.rootfs.layers)]
-    found = tuple(f"{paths.images}/layers/{digest}/diff" for digest in digests)
+    found = without_repeats(f"{paths.images}/layers/{digest}/diff" for digest in digests)
     for place in found:
         if not os.path.isdir(place):
             raise PrepareError(

@@ -77,6 +77,7 @@ async def build(
     except DockerfileError as error:
         raise BuildError(str(error)) from error
     try:
+        await runner.prepare()
         async with _working(store), _session(store, tell) as session:
             making = _Build(request, store, bases, runner, session, dockerfile, cached=cached)
             with contextlib.closing(making):

@@ -43,9 +43,11 @@ class FileDigests:
         found = self._table().get(key)
         if found is None:
             found = self._read(open_it())
-            if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
-                with self._lock:
-                    self._fresh[key] = self._table()[key] = found
+            settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
+            with self._lock:
+                self._table()[key] = found  # within one build it stays what it was
+                if settled:
+                    self._fresh[key] = found
         return found
 
     def save(self) -> None:

@@ -25,7 +25,7 @@ from supervisor.image.builder.session import Session, Vertex
 from supervisor.image.builder.steps import CopyOp, Step, WorkdirOp
 from supervisor.image.builder.trees import LayersTree, Tree
 from supervisor.image.builder.writing import LayerWriter, Owner, owner_of
-from supervisor.image.layerstack import LayerStack
+from supervisor.image.layerstack import LayerStack, without_repeats
 from supervisor.image.store import ImageStore
 
 
@@ -92,7 +92,7 @@ class Layering:
     # --- layers ---------------------------------------------------------------------------------
     def lowers(self, diff_ids: Sequence[str]) -> tuple[str, ...]:
         """Directories of layers, topmost first."""
-        return tuple(self.store.layers.directory(diff_id) for diff_id in reversed(diff_ids))
+        return without_repeats(self.store.layers.directory(diff_id) for diff_id in reversed(diff_ids))
 
     async def adopt(self, upper: str) -> str:
         """Make a layer of what was written."""

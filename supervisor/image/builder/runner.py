@@ -73,6 +73,10 @@ class RunResult:
 class Runner(Protocol):
     """Runs RUN steps; several at once."""
 
+    async def prepare(self) -> None:
+        """Before a build: end what killed builds left running. Starts nothing. Raises OSError."""
+        ...
+
     async def run(self, request: RunRequest, output: Callable[[bytes, bool], None]) -> RunResult:
         """Run to the end. output: bytes as they come, and whether they are of stderr.
 

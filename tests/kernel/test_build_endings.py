@@ -1,0 +1,134 @@
+"""Builds that do not come to their end, or not alone: cancelled, killed, two at once, a failing neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from building import BUSYBOX, Bench
+
+from supervisor.image.builder import progress
+from supervisor.image.builder.progress import BuildError
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(BUSYBOX is None, reason="no busybox on this machine; apt-get install busybox-static"),
+]
+LONG = "FROM base:1\nRUN echo first > /first\nRUN echo begun; sleep 1000\n"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(str(tmp_path / "b"))
+    made.add_base()
+    yield made
+    assert made.leftovers() == []
+
+
+def test_cancelling_leaves_nothing_running_and_keeps_earlier_layers(bench: Bench) -> None:
+    async def cancelled() -> None:
+        begun = asyncio.Event()
+
+        def tell(event: progress.Event) -> None:
+            if isinstance(event, progress.Output) and b"begun" in event.data:
+                begun.set()
+
+        task = asyncio.ensure_future(bench.start(LONG, tell=tell))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    ends = [event for event in bench.events if isinstance(event, progress.Ended)]
+    assert ends[-1].cancelled
+    assert bench.leftovers() == []
+    again = bench.build(LONG.replace("sleep 1000", "true"))
+    assert again.ran == ["RUN echo begun; true"]
+
+
+def test_a_failing_stage_ends_the_others(bench: Bench) -> None:
+    with pytest.raises(BuildError, match="exit code: 7"):
+        bench.build(
+            "FROM base:1 AS a\nRUN --mount=type=cache,target=/c touch /c/begun; sleep 1000\n"
+            "FROM base:1 AS b\n"
+            "RUN --mount=type=cache,target=/c until test -f /c/begun; do sleep 0.02; done; exit 7\n"
+            "FROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n"
+        )
+    ends = {event.error: event.cancelled for event in bench.events if isinstance(event, progress.Ended)}
+    assert ends["cancelled"]
+
+
+def test_two_builds_at_once_make_the_same(bench: Bench) -> None:
+    bench.file("f", "x" * 100_000)
+    dockerfile = "FROM base:1\nCOPY f /f\nRUN sha256sum /f > /sum\nRUN cat /sum > /again\n"
+
+    async def both() -> list[str]:
+        built = await asyncio.gather(*(bench.start(dockerfile, no_cache=True) for _ in range(2)))
+        return [one.image.id for one in built]
+
+    first, second = asyncio.run(both())
+    assert first == second
+    assert bench.build(dockerfile).ran == []
+
+
+BUILDER = """
+import sys
+sys.path[:0] = {path!r}
+from building import Bench, output_of
+from supervisor.image.builder import progress
+bench = Bench.__new__(Bench)
+import asyncio, os
+from pathlib import Path
+from supervisor.core.paths import Paths
+from supervisor.image.store import ImageStore
+bench.base = {base!r}
+bench.paths = Paths(bench.base + "/state", bench.base + "/run")
+bench.store = ImageStore(bench.paths.images)
+bench.context = Path(bench.base, "context")
+def tell(event):
+    if isinstance(event, progress.Output):
+        os.write(1, event.data)
+asyncio.run(bench.start({dockerfile!r}, tell=tell))
+"""
+
+
+def test_a_killed_build_leaves_a_store_that_works_and_the_next_one_ends_its_rest(bench: Bench) -> None:
+    script = BUILDER.format(path=[str(Path(__file__).parent)], base=bench.base, dockerfile=LONG)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == b"begun\n"
+        builder.send_signal(signal.SIGKILL)
+    assert bench.leftovers() != []  # its launcher, and the step: nobody was there to end them
+    again = bench.build(LONG.replace("sleep 1000", "true"))
+    assert again.ran == ["RUN echo begun; true"]
+    assert bench.leftovers() == []
+
+
+@pytest.mark.slow
+def test_kills_at_many_moments(bench: Bench) -> None:
+    """Whenever it is killed, the same build afterwards gives what it gives undisturbed."""
+    dockerfile = (
+        "FROM base:1\nCOPY f /f\nRUN sha256sum /f > /sum\nWORKDIR /w\nCOPY f g\nRUN cat /sum > /again\n"
+    )
+    bench.file("f", os.urandom(2_000_000))
+    wanted = bench.build(dockerfile).image.id
+    script = BUILDER.format(path=[str(Path(__file__).parent)], base=bench.base, dockerfile=dockerfile)
+    for delay in range(12):
+        for path in Path(bench.store.root, "build", "steps").iterdir():
+            path.unlink()
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL) as builder:
+            try:
+                builder.wait(0.25 + delay * 0.06)
+            except subprocess.TimeoutExpired:
+                builder.kill()
+        assert bench.build(dockerfile).image.id == wanted
+    bench.store.prune(dangling=True, used=lambda _: False, kept_layers=frozenset())
+    assert bench.build(dockerfile).image.id == wanted
