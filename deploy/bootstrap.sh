@@ -45,6 +45,7 @@ test | vm)
     need zstd has zstd
     need busybox-static has busybox
     need skopeo has skopeo
+    need git has git
     [ "$purpose" = test ] || need qemu-system-x86 has qemu-system-x86_64
     ;;
 *) fail "unknown purpose $purpose: run, test or vm" ;;
