@@ -65,13 +65,22 @@ class _LateRunner:
     paths: Paths
     made: Runner | None = None
 
+    async def prepare(self) -> None:
+        """See Runner. Where no build ever ran anything, or all have ended well, there is nothing to end."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.listdir(f"{self.paths.run_dir}/builds"):  # noqa: PTH208 - a look, and no more
+                await self._made().prepare()
+
     async def run(self, request: RunRequest, output: Callable[[bytes, bool], None]) -> RunResult:
         """See Runner."""
+        return await self._made().run(request, output)
+
+    def _made(self) -> Runner:
         if self.made is None:
             from supervisor.runtime.buildrun import LauncherRunner
 
             self.made = LauncherRunner(self.paths)
-        return await self.made.run(request, output)
+        return self.made
 
     async def close(self) -> None:
         """See Runner."""
