@@ -168,6 +168,7 @@ class LauncherRunner:
             privileged=request.insecure,
             security=model.SecurityOptions(no_new_privileges=False),
             network_mode=request.network,
+            logging=model.Logging(max_size_bytes=0),  # never rotated: it is read from one descriptor
         )
         caps: frozenset[str | int] = frozenset(
             capability_numbers((), (), privileged=False, available=facts.capabilities)

@@ -320,6 +320,20 @@ def test_a_step_that_fails_is_shown_with_its_place(place: Supervisor) -> None:
     assert {event["event"] for event in events} >= {"planned", "started", "output", "ended"}
 
 
+def test_no_line_of_a_step_is_lost(place: Supervisor) -> None:
+    """More than what the logs of a service keep in one file."""
+    loop = (
+        "i=0; while [ $i -lt 200000 ]; do echo line $i is longer than it would have to be; i=$((i+1)); done"
+    )
+    (place.base / "ctx/Dockerfile").write_text(f"FROM base\nENV PATH=/bin\nRUN {loop}\n")
+    result = build(place, "--progress", "plain", "ctx")
+    assert result.returncode == 0
+    numbers = re.findall(
+        rb"(?m)^#\d+ \d+\.\d{3} line (\d+) is longer than it would have to be$", result.stderr
+    )
+    assert [int(number) for number in numbers] == list(range(200_000))
+
+
 def test_ctrl_c_leaves_nothing(place: Supervisor) -> None:
     (place.base / "ctx/Dockerfile").write_text(
         'FROM base\nRUN ["/bin/sh", "-c", "echo begun; /bin/sleep 12345 & /bin/sleep 12345"]\n'
