@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from supervisor.core.problems import Mark
 from supervisor.core.reference import Reference
 from supervisor.image import config as oci
@@ -381,7 +383,10 @@ def _trigger(text: str, plan: StagePlan, dockerfile: ins.Dockerfile) -> list[tup
         ) from error
     stage = parsed.stages[0]
     mark = plan.stage.base.mark
-    return [(replace(step, mark=mark), text) for step, text in zip(stage.steps, stage.texts, strict=True)]
+    return [
+        (msgspec.structs.replace(step, mark=mark), text)
+        for step, text in zip(stage.steps, stage.texts, strict=True)
+    ]
 
 
 def _with_epoch(world: Globals, epoch_s: int) -> Globals:

@@ -12,8 +12,10 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
+
+import msgspec
 
 from supervisor.core.problems import Mark
 from supervisor.image.builder import changes
@@ -232,7 +234,7 @@ class Compiler:
             raise BuildError(f"{at(mark)}: {error}{hint}") from error
         if not mount.target:
             return mount
-        return replace(mount, target=changes.working_directory(self.config, mount.target))
+        return msgspec.structs.replace(mount, target=changes.working_directory(self.config, mount.target))
 
     def _copy(self, copy: ins.Copy) -> CopyOp:
         expander = self.scope.expander()
