@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -17,6 +17,8 @@ from supervisor.kernel import allocator
 
 if TYPE_CHECKING:
     from supervisor.daemon.metrics import Snapshot
+
+_AGAIN_S = 5.0
 
 
 async def _collect(daemon: Daemon) -> bytes:
@@ -49,8 +51,12 @@ def _text(taken: Snapshot) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serve_metrics(daemon: Daemon) -> AsyncIterator[None]:
-    """Serve while the context lasts; not at all where the address is empty. Raises DaemonError."""
+async def serve_metrics(daemon: Daemon, report: Callable[[str], None]) -> AsyncIterator[None]:
+    """Serve while the context lasts; not at all where the address is empty.
+
+    An address that is taken is told, and tried again: services do not depend on it. Raises DaemonError for
+    one that is none.
+    """
     address = daemon.settings.metrics_address
     if not address:
         yield
@@ -75,15 +81,29 @@ async def serve_metrics(daemon: Daemon) -> AsyncIterator[None]:
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
+    trying: asyncio.Task[None] | None = None
     try:
         await web.TCPSite(runner, host.strip("[]"), int(port)).start()
     except OSError as error:
-        await runner.cleanup()
-        raise DaemonError(
-            f"cannot serve metrics at {address}: {error.strerror}; another program has the port: set"
-            " SHIPKEEPER_METRICS_ADDRESS"
-        ) from error
+        report(
+            f"cannot serve metrics at {address}: {error.strerror}; trying again every {_AGAIN_S:g} s: end"
+            " what has the port, or set SHIPKEEPER_METRICS_ADDRESS"
+        )
+        trying = asyncio.get_running_loop().create_task(
+            _serve_at_last(runner, host.strip("[]"), int(port), report)
+        )
     try:
         yield
     finally:
+        if trying is not None:
+            trying.cancel()
         await runner.cleanup()
+
+
+async def _serve_at_last(runner: web.AppRunner, host: str, port: int, report: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(_AGAIN_S)
+        with contextlib.suppress(OSError):
+            await web.TCPSite(runner, host, port).start()
+            report(f"metrics are served at {host}:{port} now")
+            return

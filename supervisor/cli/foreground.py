@@ -31,11 +31,12 @@ async def run_foreground(settings: Settings, project: Project) -> None:
     """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
     ended = until_signal()
     view = _view()
-    daemon = Daemon(settings, Journal(settings).report)
+    report = Journal(settings).report
+    daemon = Daemon(settings, report)
     await daemon.start()
     tasks: list[asyncio.Task[None]] = []
     try:
-        async with serve(daemon), serve_metrics(daemon):
+        async with serve(daemon), serve_metrics(daemon, report):
             bring_up = asyncio.create_task(_bring_up(daemon, project, view))
             tasks = [bring_up, asyncio.create_task(_show(daemon, project.name, view))]
             await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)

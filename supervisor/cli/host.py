@@ -46,7 +46,7 @@ async def run_daemon(settings: Settings) -> None:
 
     services = False
     try:
-        async with serve(daemon), serve_metrics(daemon):
+        async with serve(daemon), serve_metrics(daemon, log.report):
             loop.add_signal_handler(signal.SIGHUP, read_projects)
             notify("READY=1", "STATUS=supervising; see `shipkeeper ps`")
             if not ended.done():

@@ -206,7 +206,10 @@ class Daemon:
         elif isinstance(event, protocol.State):
             # At once, so that no later event is taken for older than this.
             self._launcher_pid = event.pid
-            self._adopted.set_result(self._adopt(event))
+            if event.version == protocol.VERSION:
+                self._adopted.set_result(self._adopt(event))
+            else:
+                self._adopted.set_exception(LauncherError(_other_version(event)))
 
     def _adopt(self, state: protocol.State) -> list[str]:
         adoption = Adoption(
@@ -275,6 +278,14 @@ class Daemon:
             ) from error
         with contextlib.suppress(FileNotFoundError):
             Path(self.paths.api_socket).unlink()
+
+
+def _other_version(state: protocol.State) -> str:
+    return (
+        f"cannot use the launcher that runs (pid {state.pid}): it speaks version {state.version} of the"
+        f" protocol and this daemon version {protocol.VERSION}; its services run on. Go back to the version"
+        " of before, or stop the services there, so that a new launcher is started"
+    )
 
 
 async def _gone(pid: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -68,6 +70,24 @@ def test_what_is_new_on_the_host_is_hidden_from_the_next_run(supervisor: Supervi
             )
             assert supervisor.state("web") == "running"
             assert os.path.basename(secret.name) not in supervisor.ok("logs", "web")
+
+
+def test_a_taken_metrics_address_keeps_nothing_from_running(supervisor: Supervisor) -> None:
+    """The daemon starts, and serves them once the other one has gone."""
+    supervisor.kill()
+    host, _, port = supervisor.metrics.partition(":")
+    with socket.create_server((host, int(port))):
+        supervisor.start()
+
+    def served() -> bool:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://{supervisor.metrics}/readyz") as answer,
+        ):
+            return bool(answer.status == 200)
+        return False
+
+    until(served, "the metrics are served")
 
 
 def test_on_failure_n_gives_up_and_says_so(supervisor: Supervisor) -> None:
