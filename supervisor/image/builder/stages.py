@@ -128,9 +128,9 @@ def target_index(dockerfile: ins.Dockerfile, target: str) -> int:
     """The stage to build: by name or number, "" for the last. Raises BuildError."""
     if not target:
         return len(dockerfile.stages) - 1
-    for index, stage in enumerate(dockerfile.stages):
+    for index, stage in reversed(list(enumerate(dockerfile.stages))):
         if stage.base.name == target.lower():
-            return index
+            return index  # the last one where a name is used twice, as in BuildKit
     if target.isdigit() and int(target) < len(dockerfile.stages):
         return int(target)
     names = ", ".join(stage.base.name for stage in dockerfile.stages if stage.base.name)

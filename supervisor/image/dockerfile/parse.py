@@ -78,10 +78,6 @@ class _Parsing:
             self._findings.error(line.mark, "", f"failed to process {line.rest!r}: {error}")
             return
         if isinstance(found, ins.From):
-            if found.name and found.name in {base.name for base, _, _ in self.stages}:
-                self._findings.error(
-                    line.mark, "", f"duplicate name {found.name}", "stage names should be unique"
-                )
             self.stages.append((found, [], []))
         elif self.stages:
             self.stages[-1][1].append(found)
