@@ -29,6 +29,7 @@ from supervisor.image.builder.bases import Bases
 from supervisor.image.builder.build import build
 from supervisor.image.builder.contexts import Recipe
 from supervisor.image.builder.progress import BuildError, Built
+from supervisor.image.builder.request import BuildRequest
 from supervisor.image.builder.runner import Runner, RunRequest, RunResult
 from supervisor.image.dockerfile.lint import LintOptionError, Report
 from supervisor.image.store import ImageStore, StoreError
@@ -41,12 +42,13 @@ CANCELLED = 130
 
 @dataclass(slots=True)
 class Building:
-    """A build under way: where it tells, what it is made from once that is known, and why it failed."""
+    """A build under way: where it tells, what it is made from once that is known, and what became of it."""
 
     part: Part
     recipe: Recipe | None = None
     report: Report | None = None
     error: Exception | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,24 @@ async def build_image(context: Context, tools: Tools, job: Job, building: Buildi
         request, building.recipe = await gather_inputs(job, place, building.part)
         building.report = _checked(building.recipe, request.args, context.settings.paths.images)
         if job.verify:
-            raise BuildError("cannot verify: not built yet")
+            return await _verified(tools, request, building)
         return await build(request, tools.store, tools.bases, tools.runner, building.part.tell)
     except Exception as error:
         building.error = error
         raise
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
+
+
+async def _verified(tools: Tools, request: BuildRequest, building: Building) -> Built:
+    """Build twice, and compare. Raises BuildError where the two images differ."""
+    from supervisor.image.builder.verify import verify
+
+    found = await verify(request, tools.store, tools.bases, tools.runner, building.part.tell)
+    if not found.same:
+        raise BuildError(str(found))
+    building.verdict = str(found)
+    return found.first
 
 
 def _checked(recipe: Recipe, args: tuple[tuple[str, str], ...], images: str) -> Report:
@@ -146,6 +159,8 @@ def build_or_exit(context: Context, job: Job, mode: Mode) -> Built:
         tell_failure(view, building.recipe, error)
         sys.exit(exit_code(error))
     tell_end(view, built, building.report)
+    if building.verdict and mode not in ("json", "quiet"):
+        output.print_error(building.verdict)
     return built
 
 

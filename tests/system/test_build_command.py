@@ -425,6 +425,24 @@ def test_check_tells_what_is_doubtful_and_builds_nothing(place: Supervisor) -> N
     assert (fine.returncode, fine.stdout) == (0, b"Check complete, no warnings found.\n")
 
 
+def test_verify_tells_what_is_not_reproducible(place: Supervisor) -> None:
+    result = build(place, "--verify", "ctx")
+    assert result.returncode == 0, result.stderr.decode()
+    assert (
+        result.stderr.decode()
+        .splitlines()[-1]
+        .startswith("shipkeeper: reproducible: both builds are sha256:")
+    )
+    (place.base / "ctx/Dockerfile").write_text(
+        "FROM base\nENV PATH=/bin\nRUN echo always > /same; cat /proc/sys/kernel/random/uuid > /random\n"
+    )
+    result = build(place, "--verify", "ctx")
+    told = result.stderr.decode().splitlines()[-1]
+    assert result.returncode == 1
+    assert told.startswith("shipkeeper: not reproducible: /random: ")
+    assert "echo always" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
