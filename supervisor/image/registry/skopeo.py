@@ -112,8 +112,8 @@ class Skopeo:
         with self._lock:
             self.check_cancelled()
             process = subprocess.Popen(
-                [*_PREFIX, *_policy(), *arguments],
-                stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, env=self._environment(),
+                [*_PREFIX, *_policy(), *self._registries(), *arguments],
+                stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
             )  # fmt: skip
             self._running.add(process)
         try:
@@ -139,9 +139,9 @@ class Skopeo:
         if self._cancelled:
             raise CancelledTransferError("cancelled")
 
-    def _environment(self) -> dict[str, str]:
+    def _registries(self) -> tuple[str, ...]:
         given = self.access.registries_conf
-        return {**os.environ, **({"CONTAINERS_REGISTRIES_CONF": given} if given else {})}
+        return ("--registries-conf", given) if given else ()
 
 
 # setpriv is of util-linux, which every Debian has; it makes skopeo die with the one that asked for it.
