@@ -33,6 +33,12 @@ from supervisor.cli.context import (
     "--build", "rebuild", is_flag=True, help="Build the images of services that have `build` first."
 )
 @click.option("--no-build", is_flag=True, help="Build nothing, also where an image is missing.")
+@click.option(
+    "--pull",
+    "pull_policy",
+    type=click.Choice(["always", "missing", "never"]),
+    help="Pull images always, where they are missing, or never; instead of each service's `pull_policy`.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.option(
     "--format",
@@ -51,6 +57,7 @@ def up(
     wait_timeout: float | None,
     rebuild: bool,
     no_build: bool,
+    pull_policy: str | None,
     dry_run: bool,
     form: str,
     services: tuple[str, ...],
@@ -74,6 +81,11 @@ def up(
         from supervisor.cli.buildservices import build_first
 
         if not build_first(context, loaded, everything=rebuild, only_tell=dry_run, form=form):
+            return
+    if any(spec.rootfs.kind == "image" for spec in project.services):
+        from supervisor.cli.pulling import pull_first
+
+        if not pull_first(context, loaded, policy=pull_policy, only_tell=dry_run, form=form):
             return
     body = msgspec.json.encode(project)
     base = f"/projects/{project.name}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from registries import door, needs_registry, registry
+from supervising import Supervisor
 from test_registry import Host, archive, make_host, push
 
 pytestmark = [
@@ -85,6 +86,34 @@ def test_an_image_for_another_platform_is_not_this_hosts(host: Host) -> None:
     (context / "Dockerfile").write_text("FROM --platform=linux/arm64 127.0.0.1:1/base:1\n")
     assert "cannot find image" in host.run("build", str(context)).stderr
     build(host, "FROM --platform=linux/amd64 127.0.0.1:1/base:1\nLABEL x=1\n")
+
+
+def test_up_gets_what_its_services_stand_on(supervisor: Supervisor, tmp_path: Path) -> None:
+    """By pull_policy: what is missing, always, or never."""
+    with registry(tmp_path / "registry") as server, door(server) as between:
+        busybox = Path(shutil.which("busybox") or "").read_bytes()
+        other = make_host(tmp_path / "other")
+        archive(other.base / "app.tar", {"busybox": busybox}, name=f"{server.host}/app:1", mode=0o755)
+        other.ok("load", "-i", "app.tar")
+        other.ok("push", f"{server.host}/app:1")
+        line = "network_mode: none, stop_signal: SIGKILL, command: [/busybox, sleep, '1000']"
+        supervisor.compose(f"services: {{web: {{image: '{between.host}/app:1', {line}}}}}\n")
+        assert supervisor.run("up", "-d", "--pull", "never").returncode == 1
+        assert between.requests == []
+        assert supervisor.ok("up", "--dry-run") == f"pull     {between.host}/app:1: by its pull policy\n"
+        supervisor.ok("up", "-d", "--wait")
+        asked = len(between.requests)
+        assert asked
+        supervisor.ok("up", "-d")
+        assert len(between.requests) == asked
+        supervisor.ok("up", "-d", "--pull", "always")
+        assert len(between.requests) > asked
+        supervisor.compose(
+            f"services: {{web: {{image: '{between.host}/app:1', pull_policy: always, {line}}}}}\n"
+        )
+        asked = len(between.requests)
+        assert "unchanged" in supervisor.ok("up", "-d")
+        assert len(between.requests) > asked
 
 
 @pytest.mark.slow

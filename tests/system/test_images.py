@@ -125,13 +125,17 @@ def test_what_is_missing_is_said_before_anything_is_touched(supervisor: Supervis
     supervisor.compose(
         "name: boxed\nservices:\n"
         "  a: {command: sleep 1000, network_mode: none}\n"
-        "  b: {image: missing, network_mode: none}\n"
-        "  c: {image: 'registry.example:5000/x:1', network_mode: none}\n"
+        "  b: {image: '127.0.0.1:1/missing', network_mode: none}\n"
+        "  c: {image: '127.0.0.1:1/x:1', network_mode: none}\n"
     )
     result = supervisor.run("up", "-d")
     assert result.returncode == 1
-    assert "no such image: missing:latest" in result.stderr
-    assert "no such image: registry.example:5000/x:1" in result.stderr
+    assert "cannot find image 127.0.0.1:1/missing:latest: store: it is not there; registry: " in result.stderr
+    assert "cannot find image 127.0.0.1:1/x:1: " in result.stderr
+    result = supervisor.run("up", "-d", "--pull", "never")
+    assert result.returncode == 1
+    assert "no such image: 127.0.0.1:1/missing:latest" in result.stderr
+    assert "no such image: 127.0.0.1:1/x:1" in result.stderr
     assert supervisor.ok("ps", "-a", "-q") == ""
     for command, code in (
         (("rmi", "missing"), 4),

@@ -87,7 +87,7 @@ def server(tmp_path: Path) -> Iterator[Registry]:
         yield made
 
 
-def archive(path: Path, *layers: dict[str, bytes], name: str = "app:1") -> None:
+def archive(path: Path, *layers: dict[str, bytes], name: str = "app:1", mode: int = 0o644) -> None:
     """An archive as `docker save` writes it."""
     members = {}
     for number, files in enumerate(layers):
@@ -95,7 +95,7 @@ def archive(path: Path, *layers: dict[str, bytes], name: str = "app:1") -> None:
         with tarfile.open(fileobj=out, mode="w") as layer:
             for file, data in files.items():
                 member = tarfile.TarInfo(file)
-                member.size = len(data)
+                member.size, member.mode = len(data), mode
                 layer.addfile(member, io.BytesIO(data))
         members[f"{number}.tar"] = out.getvalue()
     diff_ids = [digest_of(data) for data in members.values()]
