@@ -27,6 +27,7 @@ from supervisor.cli.tables import duration, size
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
+from supervisor.image.builder.cache import StepCache, forget_builds
 from supervisor.image.load import host_platform, import_layer, load_archive
 from supervisor.image.save import save_archive
 from supervisor.image.store import Image, ImageStore, NotFoundError, StoreError
@@ -62,6 +63,12 @@ def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute("SELECT name, spec FROM instance")
             return [(name, msgspec.json.decode(spec)["rootfs"]) for name, spec in rows]
+
+
+def _kept_layers(store: ImageStore, roots: list[tuple[str, dict[str, Any]]]) -> frozenset[str]:
+    """The layers that services stand on, and those that a build could use again."""
+    services = {layer for _, rootfs in roots for layer in rootfs.get("layers", ())}
+    return StepCache(store.root, store.layers).kept_layers() | services
 
 
 def _created(image: Image) -> str:
@@ -195,10 +202,16 @@ def _view(each: Image) -> dict[str, Any]:
 
 @image.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Also images with a name that no service uses.")
+@click.option(
+    "--build-cache", is_flag=True, help="Also what builds keep: layers of their steps, and cache mounts."
+)
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def prune(context: Context, everything: bool, force: bool) -> None:
-    """Remove images that have no name and that no service uses, and all that no image needs."""
+def prune(context: Context, everything: bool, build_cache: bool, force: bool) -> None:
+    """Remove images that have no name and that no service uses, and all that no image needs.
+
+    Layers that a build could use again stay, unless --build-cache is given.
+    """
     if not force and sys.stdin.isatty():
         click.confirm(
             "Remove images that no service uses?" if everything else "Remove nameless images?", abort=True
@@ -206,7 +219,8 @@ def prune(context: Context, everything: bool, force: bool) -> None:
     with opened(context) as store:
         roots = _roots(context)
         used = {rootfs.get("image_id") for _, rootfs in roots}
-        layers = frozenset(layer for _, rootfs in roots for layer in rootfs.get("layers", ()))
+        freed_mounts = forget_builds(store) if build_cache else 0
+        layers = _kept_layers(store, roots)
         if everything:
             for each in store.images():
                 if each.id not in used:
@@ -218,7 +232,7 @@ def prune(context: Context, everything: bool, force: bool) -> None:
         gone, freed = store.prune(dangling=True, used=lambda each: each.id in used, kept_layers=layers)
         for each in gone:
             click.echo(f"deleted: {each.id}")
-        click.echo(f"reclaimed {size(freed)}")
+        click.echo(f"reclaimed {size(freed + freed_mounts)}")
 
 
 # --- changing ----------------------------------------------------------------------------------------
@@ -263,7 +277,7 @@ def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
                 click.echo(f"untagged: {reference.familiar}")
             store.forget(each)
             click.echo(f"deleted: {each.id}")
-        layers = frozenset(layer for _, rootfs in roots for layer in rootfs.get("layers", ()))
+        layers = _kept_layers(store, roots)
         with contextlib.suppress(StoreError):  # somebody adds something now: the next prune takes the layers
             store.prune(dangling=False, used=lambda _: True, kept_layers=layers)
 

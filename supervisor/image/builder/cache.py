@@ -9,15 +9,18 @@ longest (`forget_old`).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Sequence
 
 from supervisor.image.config import digest_of
 from supervisor.image.layers import Layers
+from supervisor.image.store import ImageStore
 
 _FORMAT = 1
 _TOUCH_S = 3600.0
@@ -99,3 +102,37 @@ class StepCache:
             return sorted(os.listdir(self._place))
         except FileNotFoundError:
             return []
+
+
+def forget_builds(store: ImageStore) -> int:
+    """Drop all that builds keep for the next one, but for what one under way uses; bytes that are free now.
+
+    Of steps only the notes: their layers go with `prune` of the store. Raises OSError.
+    """
+    StepCache(store.root, store.layers).forget_old()
+    parent = f"{store.root}/build/mounts"
+    freed = 0
+    for name in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
+        if not name.endswith(".lock"):
+            continue
+        lock = os.open(f"{parent}/{name}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # a step has it mounted
+        else:
+            place = f"{parent}/{name.removesuffix('.lock')}"
+            freed += _bytes_of(place)
+            shutil.rmtree(place, ignore_errors=True)  # the lock file stays: somebody may be waiting for it
+        finally:
+            os.close(lock)
+    return freed
+
+
+def _bytes_of(root: str) -> int:
+    found = 0
+    for directory, _, files in os.walk(root):
+        for name in files:
+            with contextlib.suppress(OSError):
+                found += os.lstat(f"{directory}/{name}").st_blocks * 512
+    return found

@@ -109,8 +109,6 @@ class Names:
         for index in reversed(range(before)):
             if self.dockerfile.stages[index].base.name == lowered:
                 return FromStage(index)
-        if any(stage.base.name == lowered for stage in self.dockerfile.stages[before:]):
-            raise BuildError(f"{at(mark)}: stage {name} comes later in the file; put it before this one")
         return FromImage(_reference(name, mark), platform)
 
     def source(self, name: str, before: int, mark: Mark) -> Origin:
@@ -121,7 +119,13 @@ class Names:
                     f"{at(mark)}: invalid stage index {name}: stages before this one are 0 to {before - 1}"
                 )
             return FromStage(int(name))
-        return Nothing() if name.lower() == "scratch" else self.origin(name, before, mark)
+        if name.lower() == "scratch":
+            return Nothing()
+        found = self.origin(name, before, mark)
+        later = {stage.base.name for stage in self.dockerfile.stages[before:]}
+        if isinstance(found, FromImage) and name.lower() in later and name.lower() not in self.contexts:
+            raise BuildError(f"{at(mark)}: cannot take from stage {name}: it comes later, or is this one")
+        return found
 
 
 def target_index(dockerfile: ins.Dockerfile, target: str) -> int:
