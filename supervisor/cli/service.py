@@ -43,8 +43,7 @@ def main() -> None:
     from supervisor.cli.host import run_daemon
     from supervisor.cli.output import is_foreseen, print_error
 
-    for name in _ABSENT:
-        del sys.modules[name]
+    del sys.modules["ssl"]  # the others stay away: hmac, loaded by whoever needs it, would bring OpenSSL
     try:
         asyncio.run(run_daemon(msgspec.json.decode(sys.argv[1], type=Settings)))
     except Exception as error:
