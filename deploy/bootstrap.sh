@@ -45,6 +45,7 @@ test | vm)
     need zstd has zstd
     need busybox-static has busybox
     need skopeo has skopeo
+    need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
     need git has git
     [ "$purpose" = test ] || need qemu-system-x86 has qemu-system-x86_64
     ;;
