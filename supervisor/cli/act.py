@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.client import ApiError
 from supervisor.cli.context import (
     FAILED,
     NAMES,
@@ -23,6 +22,7 @@ from supervisor.cli.context import (
     in_project,
     project_options,
 )
+from supervisor.cli.errors import ApiError
 
 
 def act(context: Context, verb: str, names: tuple[str, ...], **more: object) -> None:

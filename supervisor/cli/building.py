@@ -23,9 +23,9 @@ from supervisor.cli.buildinputs import Job, gather_inputs
 from supervisor.cli.buildtelling import exit_code, tell_end, tell_failure
 from supervisor.cli.buildview import Mode, Part, View, progress_stream
 from supervisor.cli.context import Context
-from supervisor.cli.resolving import make_resolver
 from supervisor.core.paths import Paths
-from supervisor.image.builder.bases import Bases
+from supervisor.core.reference import Reference
+from supervisor.image.builder.bases import Base, Bases, LocalBases
 from supervisor.image.builder.build import build
 from supervisor.image.builder.contexts import Recipe
 from supervisor.image.builder.progress import BuildError, Built
@@ -90,13 +90,38 @@ class _LateRunner:
             await self.made.close()
 
 
+@dataclass(slots=True)
+class _LateBases:
+    """Bases that ask registries and recipes only, and import what they need for it, if the store has none."""
+
+    context: Context
+    store: ImageStore
+    runner: Runner
+    made: Bases | None = None
+
+    async def resolve(
+        self, reference: Reference, *, pull: bool, platform: str, tell: Callable[[str], None]
+    ) -> Base:
+        """See Bases."""
+        if not pull and not platform:
+            try:
+                return await LocalBases(self.store).resolve(reference, pull=False, platform="", tell=tell)
+            except BuildError:
+                pass  # whoever looks elsewhere says what each place said
+        if self.made is None:
+            from supervisor.cli.resolving import make_resolver
+
+            self.made = make_resolver(self.context, self.store, self.runner)
+        return await self.made.resolve(reference, pull=pull, platform=platform, tell=tell)
+
+
 @contextlib.asynccontextmanager
 async def tools(context: Context) -> AsyncIterator[Tools]:
     """The store and what runs RUN steps, for as long as something is built. Raises StoreError, OSError."""
     store = ImageStore(context.settings.paths.images)
     runner = _LateRunner(context.settings.paths)
     try:
-        yield Tools(store, make_resolver(context, store, runner), runner)
+        yield Tools(store, _LateBases(context, store, runner), runner)
     finally:
         await asyncio.shield(runner.close())
 

@@ -10,17 +10,7 @@ from io import BufferedReader
 from typing import Any
 from urllib.parse import quote, urlencode
 
-
-class ApiError(Exception):
-    """The daemon said no. `status` is the HTTP status; the text is for the user."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class UnreachableError(Exception):
-    """No daemon answers at the socket."""
+from supervisor.cli.errors import ApiError, UnreachableError
 
 
 class _Connection(http.client.HTTPConnection):

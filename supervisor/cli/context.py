@@ -13,10 +13,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from supervisor.cli import output
-from supervisor.cli.client import ApiError, Client
+from supervisor.cli.errors import ApiError
 from supervisor.daemon.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from supervisor.cli.client import Client
     from supervisor.compose import Loaded
 
 FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT = 1, 2, 3, 4, 5, 124
@@ -37,6 +38,8 @@ class Context:
     @property
     def client(self) -> Client:
         """Of the daemon of these settings."""
+        from supervisor.cli.client import Client
+
         return Client(self.settings.paths.api_socket)
 
     def load(self, services: tuple[str, ...] = ()) -> Loaded:
@@ -105,6 +108,8 @@ def project_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of services and containers that the daemon has; none where it does not answer."""
+    from supervisor.cli.client import Client
+
     parent = ctx.find_root()
     try:
         settings = load_settings(

@@ -18,8 +18,9 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.client import ApiError, Client, Hijacked
+from supervisor.cli.client import Client, Hijacked
 from supervisor.cli.context import FAILED, Context, complete_names, fail, in_project, project_options
+from supervisor.cli.errors import ApiError
 
 _BLOCK = 65536
 

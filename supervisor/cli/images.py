@@ -21,8 +21,8 @@ import click
 import msgspec
 
 from supervisor.cli import output
-from supervisor.cli.client import UnreachableError
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, UNKNOWN, USAGE, Context, fail
+from supervisor.cli.errors import UnreachableError
 from supervisor.cli.tables import duration, size
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from supervisor.cli import output, tables
-from supervisor.cli.client import ApiError
 from supervisor.cli.context import (
     NAMES,
     TABLE_OR_JSON,
@@ -22,6 +21,7 @@ from supervisor.cli.context import (
     project_option,
     project_options,
 )
+from supervisor.cli.errors import ApiError
 
 _STATS_EVERY_S = 1.0
 

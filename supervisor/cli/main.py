@@ -13,8 +13,8 @@ import sys
 import click
 
 from supervisor.cli import output
-from supervisor.cli.client import ApiError, UnreachableError
 from supervisor.cli.context import FAILED, NO_DAEMON, USAGE, Context, code_of
+from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.daemon.settings import SettingsError, load_settings
 
 _VERBS = {

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.client import Client, UnreachableError
+from supervisor.cli.client import Client
 from supervisor.cli.context import (
     FAILED,
     NOT_MET,
@@ -23,6 +23,7 @@ from supervisor.cli.context import (
     fail,
     project_options,
 )
+from supervisor.cli.errors import UnreachableError
 
 
 @click.command()

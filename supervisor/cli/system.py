@@ -10,8 +10,8 @@ import click
 
 from supervisor import __version__
 from supervisor.cli import output
-from supervisor.cli.client import UnreachableError
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, Context
+from supervisor.cli.errors import UnreachableError
 from supervisor.daemon.settings import LOG_FORMATS, LOG_LEVELS, Settings
 
 
