@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.cli.buildstate import State, Step, clean
 from supervisor.image.builder.progress import Note
@@ -19,8 +20,7 @@ LIVE_LINES = 6
 _BLUE, _RED, _YELLOW, _RESET = "\x1b[34m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(msgspec.Struct, frozen=True):
     """A step: its line, what stands below it, and how much it is needed where there is no room."""
 
     step: Step

@@ -6,7 +6,9 @@ Times are seconds of a clock that only the caller knows: events carry none, so e
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from supervisor.image.builder.progress import Ended, Event, Note, Output, Planned, Started
 
@@ -22,16 +24,14 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line that a step wrote. at_s: since the step began."""
 
     at_s: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A vertex as far as it has come.
 
     lines: the last ones. fresh: those that the last event ended. partial: what has no end yet, by stream.
@@ -56,15 +56,14 @@ class Step:
         return self.duration_s is None
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """A whole build. steps: in the order in which they began. notes: of the build itself."""
 
     started_s: float
     planned: int = 0
     steps: tuple[Step, ...] = ()
     notes: tuple[Note, ...] = ()
-    _places: dict[int, int] = field(default_factory=dict)
+    places: dict[int, int] = msgspec.field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -83,15 +82,15 @@ class State:
 
     def step(self, vertex: int) -> Step | None:
         """The step of a number."""
-        place = self._places.get(vertex)
+        place = self.places.get(vertex)
         return None if place is None else self.steps[place]
 
     def with_step(self, step: Step) -> State:
         """The state with a step new or changed."""
-        place = self._places.get(step.vertex)
+        place = self.places.get(step.vertex)
         if place is None:
-            places = {**self._places, step.vertex: len(self.steps)}
-            return replace(self, steps=(*self.steps, step), _places=places)
+            places = {**self.places, step.vertex: len(self.steps)}
+            return replace(self, steps=(*self.steps, step), places=places)
         return replace(self, steps=(*self.steps[:place], step, *self.steps[place + 1 :]))
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import msgspec
 
 from supervisor.core.problems import Findings
 from supervisor.image.dockerfile.lines import Line, Source, read_lines
@@ -24,8 +26,7 @@ class LintOptionError(Exception):
     """A `check` directive that cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """Which rules hold. as_error: a finding fails the build."""
 
     skip: frozenset[str] = frozenset()
@@ -51,8 +52,7 @@ class Options:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One doubt. detail: the sentence for people. Lines count from 1."""
 
     rule: Rule
@@ -65,8 +65,7 @@ class Finding:
         return f"{self.rule.name}: {self.detail} (line {self.line})"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """findings: by line. fails: they fail the build. error: why the file cannot be built at all.
 
     unused: build arguments that were given, and that the file does not declare.
@@ -78,8 +77,7 @@ class Report:
     unused: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(msgspec.Struct, frozen=True):
     """What rules look at besides the file.
 
     ignored: whether a path of the context is left out; None where there is no ignore file, or one that takes
@@ -87,15 +85,14 @@ class Inputs:
     base_env: the environment of an image; None where it is not known.
     """
 
-    args: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, str] = MappingProxyType({})
     platform: str = "linux/amd64"
     ignored: Callable[[str], bool] | None = None
     roots_ignored: bool = False
     base_env: Callable[[str], Mapping[str, str] | None] = lambda _: None
 
 
-@dataclass(frozen=True, slots=True)
-class Comment:
+class Comment(msgspec.Struct, frozen=True):
     """The comments right above an instruction, without their `#`."""
 
     texts: tuple[str, ...] = ()

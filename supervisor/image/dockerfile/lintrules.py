@@ -6,13 +6,12 @@ InvalidBaseImagePlatform is missing: an image of another platform is an error he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 _URL = "https://docs.docker.com/go/dockerfile/rule"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One rule. experimental: it holds only where it is asked for."""
 
     name: str
