@@ -13,6 +13,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -371,6 +372,30 @@ def test_ctrl_c_leaves_nothing(place: Supervisor) -> None:
         assert not list(place.base.glob("shipkeeper-build-*"))
     (place.base / "ctx/Dockerfile").write_text(DOCKERFILE)
     built(place, "ctx")
+
+
+@WITH_GIT
+def test_ctrl_c_ends_a_clone_from_a_server_that_says_nothing(place: Supervisor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/repo"
+        with subprocess.Popen(
+            command("build", url),
+            env={**place.environment, "TMPDIR": str(place.base)},
+            cwd=place.base,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert b"cancelled" in process.stderr.read()
+            assert process.wait(PATIENCE_S) == 130
+        with connection:
+            connection.settimeout(PATIENCE_S)
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(4096):
+                    pass  # to its end: git has closed it, so git is gone
+    assert not list(place.base.glob("shipkeeper-build-*"))
 
 
 def test_secrets_are_in_no_layer_and_no_history(place: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
