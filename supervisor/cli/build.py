@@ -99,6 +99,9 @@ def build(
     """
     mode = chosen_mode(progress, quiet=quiet)
     if context is None:
+        named = next((file for file in files if "dockerfile" in file.rpartition("/")[2].lower()), None)
+        if named is not None:
+            fail(USAGE, f"cannot build: the CONTEXT is missing; write `shipkeeper build -f {named} .`")
         from supervisor.cli.buildservices import build_project
 
         build_project(obj, files, mode, rest)

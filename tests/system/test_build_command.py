@@ -484,6 +484,7 @@ def test_verify_tells_what_is_not_reproducible(place: Supervisor) -> None:
         (("--build-context", "x=", "ctx"), "has no source"),
         (("--build-context", "x=oci-layout://y", "ctx"), "docker-image://"),
         (("--service", "x", "ctx"), "leave CONTEXT away"),
+        (("-f", "ctx/Dockerfile"), "write `shipkeeper build -f ctx/Dockerfile .`"),
     ],
 )
 def test_wrong_usage_is_one_line(place: Supervisor, arguments: tuple[str, ...], said: str) -> None:
