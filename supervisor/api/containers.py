@@ -10,13 +10,21 @@ import msgspec
 from aiohttp import web
 
 from supervisor.api.lookup import find_here, flag, seconds, stored
-from supervisor.api.views import instance_view, process_titles, process_view, run_view, stats_view
+from supervisor.api.views import (
+    config_view,
+    instance_view,
+    process_titles,
+    process_view,
+    run_view,
+    stats_view,
+)
 from supervisor.core import events as ev
-from supervisor.core.exits import signal_name
+from supervisor.core.exits import SpawnFailure, describe, signal_name
 from supervisor.core.lifecycle import ends_waiting
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Resting, Running, Waiting
 from supervisor.daemon.app import Daemon
+from supervisor.daemon.containers import NO_PROJECT
 from supervisor.daemon.engine import Entry, boottime_s
 from supervisor.daemon.projects import is_down, rests
 from supervisor.daemon.usage import host_memory_bytes, processes, usages
@@ -69,6 +77,7 @@ class _Handlers:
         entry = find_here(self._engine, request)
         view = self._view(entry)
         view["Spec"] = msgspec.to_builtins(entry.stored.spec)
+        view["Config"] = config_view(entry)
         view["LogPath"] = self._daemon.paths.instance(entry.instance.id).log
         return web.json_response(view)
 
@@ -104,6 +113,9 @@ class _Handlers:
         if not is_down(entry.instance):
             return web.Response(status=304)
         await self._daemon.projects.start([entry])
+        last = entry.instance.last
+        if entry.stored.project == NO_PROJECT and is_down(entry.instance) and isinstance(last, SpawnFailure):
+            raise web.HTTPBadRequest(text=f"cannot start {entry.stored.name}: {describe(last)}")
         return web.json_response(self._view(entry))
 
     async def stop(self, request: web.Request) -> web.Response:
@@ -139,12 +151,12 @@ class _Handlers:
         return web.json_response(self._view(entry))
 
     async def wait(self, request: web.Request) -> web.Response:
-        """?condition: not-running (Docker's default), next-exit, or up (ours: running, or given up)."""
+        """?condition: not-running (the default), next-exit, removed, or up (ours: running, or given up)."""
         entry = find_here(self._engine, request)
         condition = request.query.get("condition") or "not-running"
         run = entry.instance.run
         match condition:
-            case "not-running" | "next-exit":
+            case "not-running" | "next-exit" | "removed":
                 if isinstance(entry.instance.phase, Created) or (
                     condition == "next-exit" and not isinstance(entry.instance.phase, Running)
                 ):
@@ -153,11 +165,13 @@ class _Handlers:
                 await self._engine.until(
                     entry, lambda i: i.run > run or (not isinstance(i.phase, Running) and i.last is not None)
                 )
+                if condition == "removed":
+                    await self._engine.gone(entry)
             case "up":
                 await self._engine.until(entry, lambda i: isinstance(i.phase, Running) or rests(i))
             case _:
                 raise web.HTTPBadRequest(
-                    text=f"cannot wait for {condition!r}: write not-running, next-exit or up"
+                    text=f"cannot wait for {condition!r}: write not-running, next-exit, removed or up"
                 )
         last = entry.instance.last
         up = isinstance(entry.instance.phase, Running)

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from supervisor import __version__
-from supervisor.api import containers, events, execs, logs, projects, services
+from supervisor.api import attach, containers, create, events, execs, logs, projects, services
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.state import StateError
 from supervisor.kernel.seccomp import SeccompError
@@ -22,6 +22,7 @@ from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_API_VERSION = "1.43"
 _BODY_BYTES = 64 * 1024 * 1024
 _VERSION = r"/v{api_version:1\.\d+}"
 
@@ -30,7 +31,7 @@ def application(daemon: Daemon) -> web.Application:
     """All resources over one daemon."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     routes = [web.get("/_ping", _ping), web.get("/version", _version)]
-    for module in (containers, services, projects, logs, execs, events):
+    for module in (create, attach, containers, services, projects, logs, execs, events):
         routes += module.routes(daemon)
     # Docker's clients put the version of the API that they speak before every path.
     routes += [web.route(r.method, f"{_VERSION}{r.path}", r.handler) for r in routes]
@@ -39,11 +40,21 @@ def application(daemon: Daemon) -> web.Application:
 
 
 async def _ping(_request: web.Request) -> web.Response:
-    return web.Response(text="OK")
+    return web.Response(text="OK", headers={"Api-Version": _API_VERSION, "Ostype": "linux"})
 
 
 async def _version(_request: web.Request) -> web.Response:
-    return web.json_response({"Version": __version__, "Pid": os.getpid()})
+    return web.json_response(
+        {
+            "Version": __version__,
+            "ApiVersion": _API_VERSION,
+            "MinAPIVersion": "1.24",
+            "Os": "linux",
+            "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
+            "KernelVersion": os.uname().release,
+            "Pid": os.getpid(),
+        }
+    )
 
 
 @contextlib.asynccontextmanager

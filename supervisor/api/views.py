@@ -74,6 +74,22 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
     }
 
 
+def config_view(entry: Entry) -> Json:
+    """Docker's Config of a container; its clients ask it whether there is a terminal."""
+    spec = entry.stored.spec
+    return {
+        "Image": spec.rootfs.path or "",
+        "Cmd": list(spec.command or ()),
+        "Entrypoint": list(spec.entrypoint or ()),
+        "Env": [f"{name}={value}" for name, value in spec.environment],
+        "WorkingDir": spec.working_dir or "",
+        "User": spec.user or "",
+        "Labels": dict(spec.labels),
+        "Tty": spec.tty,
+        "OpenStdin": spec.stdin_open,
+    }
+
+
 def _usage_view(used: Usage, entry: Entry, now_wall: float) -> Json:
     """CpuPercent: of one processor, on average since the run began, as ps(1) has it."""
     ran_s = now_wall - entry.started_wall if entry.started_wall is not None else 0.0

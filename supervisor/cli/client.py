@@ -76,10 +76,10 @@ class Client:
         finally:
             connection.close()
 
-    def hijack(self, path: str, body: bytes) -> Hijacked:
+    def hijack(self, path: str, body: bytes, query: Mapping[str, object] | None = None) -> Hijacked:
         """A request after which the connection is a raw stream, the caller's."""
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
-        response, connection = self._request("POST", path, None, body, headers)
+        response, connection = self._request("POST", path, query, body, headers)
         assert isinstance(connection.sock, socket.socket)
         return Hijacked(connection.sock, response)
 

@@ -23,6 +23,7 @@ _VERBS = {
     "act": ("start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait"),
     "logs": ("logs",),
     "execs": ("exec",),
+    "run": ("run", "create"),
     "build": ("build",),
     "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
     "moving": ("pull", "push", "login", "logout"),

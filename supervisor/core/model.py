@@ -157,7 +157,10 @@ class SecurityOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors."""
+    """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors.
+
+    auto_remove: forget it with all that it wrote when it has ended (`run --rm`); no key of Compose.
+    """
 
     name: str
     command: tuple[str, ...] | None = None
@@ -191,6 +194,7 @@ class ServiceSpec:
     network_mode: Literal["host", "none"] = "host"
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
+    auto_remove: bool = False
 
     def argv(self) -> tuple[str, ...]:
         """The argument vector of the main process: entrypoint, then command."""

@@ -14,6 +14,7 @@ import hashlib
 import os
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
+from supervisor.daemon.containers import Containers
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.images import Images
@@ -59,7 +61,7 @@ class Daemon:
         self._adopted: asyncio.Future[list[str] | None] | None = None
         self._anew = Anew.SUPERVISOR
         self._shift_s = 0.0
-        self._log_counts: asyncio.Future[protocol.LogCounted] | None = None
+        self._log_counts: deque[asyncio.Future[protocol.LogCounted]] = deque()
         self._leaving = False
         self._closing = False
         self._launcher_pid = 0
@@ -69,6 +71,7 @@ class Daemon:
         self.database: StateDatabase
         self.engine: Engine
         self.projects: Projects
+        self.containers: Containers
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -89,9 +92,9 @@ class Daemon:
         plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
         self.engine = Engine(self.database, plans.plan, self._report)
         self.plans = plans
-        self.projects = Projects(
-            self.engine, plans.remove, plans.remove_volume, Images(self.paths), plans.look_again
-        )
+        images = Images(self.paths)
+        self.projects = Projects(self.engine, plans.remove, plans.remove_volume, images, plans.look_again)
+        self.containers = Containers(self.engine, self.projects, images, self._report)
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
             name = stored.instance.id
@@ -108,6 +111,7 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
         if starting:
@@ -199,8 +203,8 @@ class Daemon:
             if isinstance(event, protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited):
                 self.execs.on_launcher(event)
             elif isinstance(event, protocol.LogCounted):
-                if self._log_counts is not None and not self._log_counts.done():
-                    self._log_counts.set_result(event)
+                if self._log_counts and not (asked := self._log_counts.popleft()).done():
+                    asked.set_result(event)
             elif not isinstance(event, protocol.State):
                 self.engine.on_launcher(event)
         elif isinstance(event, protocol.State):
@@ -223,18 +227,19 @@ class Daemon:
         return adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
 
     async def log_counts(self) -> protocol.LogCounted | None:
-        """The log writer's counters; None where nobody answers in time. For one caller after the other."""
-        if self._launcher is None:
+        """The log writer's counters as they are from now on; None where nobody answers in time."""
+        if self._launcher is None or not self._launcher.connected:
             return None
-        if self._log_counts is None or self._log_counts.done():
-            self._log_counts = asyncio.get_running_loop().create_future()
-            self._launcher.send(protocol.LogCounters())
+        asked: asyncio.Future[protocol.LogCounted] = asyncio.get_running_loop().create_future()
+        self._log_counts.append(asked)
+        self._launcher.send(protocol.LogCounters())
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(self._log_counts), _COUNTS_S)
+            return await asyncio.wait_for(asked, _COUNTS_S)
         return None
 
     def _on_lost(self) -> None:
         self.execs.lost()
+        self._log_counts.clear()  # they time out
         if not self._closing:
             self.engine.measures.launchers_lost += 1
         if self._adopted is not None and not self._adopted.done():

@@ -425,7 +425,14 @@ class Engine:
         self.measures.forget(entry.instance.id)
         entry.let_go()
         del self.entries[entry.instance.id]
+        entry.changed.set()
+        entry.changed = asyncio.Event()
         self._publish(entry, ev.Tell("destroy"))
+
+    async def gone(self, entry: Entry) -> None:
+        """Wait until an instance was forgotten."""
+        while self.entries.get(entry.instance.id) is entry:
+            await entry.changed.wait()
 
     async def until(self, entry: Entry, reached: Callable[[Instance], bool]) -> None:
         """Wait for a condition on an instance."""

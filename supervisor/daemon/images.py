@@ -8,9 +8,13 @@ from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.image.blobs import BlobError
 from supervisor.image.config import ConfigError
-from supervisor.image.store import ImageStore, StoreError
+from supervisor.image.store import ImageStore, NotFoundError, StoreError
 from supervisor.runtime.imagespec import apply_image
 from supervisor.runtime.translate import PlanError
+
+
+class NoImageError(PlanError):
+    """The store has no image of that name."""
 
 
 class Images:
@@ -37,6 +41,17 @@ class Images:
         if problems:
             raise PlanError("; ".join(problems))
         return replace(project, services=tuple(services))
+
+    def resolve_one(self, spec: ServiceSpec) -> ServiceSpec:
+        """The same for what belongs to no project. Raises NoImageError, PlanError."""
+        try:
+            store = ImageStore(self._root)
+            store.find(spec.rootfs.path or "")
+        except NotFoundError as error:
+            raise NoImageError(f"No such image: {spec.rootfs.path}") from error
+        except (StoreError, BlobError, OSError) as error:
+            raise PlanError(f"cannot create {spec.name}: {error}") from error
+        return self._resolve(spec, store)
 
     def _resolve(self, spec: ServiceSpec, store: ImageStore) -> ServiceSpec:
         if spec.rootfs.kind != "image":

@@ -28,8 +28,10 @@ SETTLED_S = 1.0
 
 
 def config_hash(spec: ServiceSpec) -> str:
-    """A digest of the whole definition of a service."""
-    return hashlib.sha256(msgspec.json.encode(spec)).hexdigest()
+    """A digest of the whole definition of a service, as far as a Compose file can say it."""
+    document = msgspec.to_builtins(spec)
+    del document["auto_remove"]  # what was stored before there was such a field is what it was
+    return hashlib.sha256(msgspec.json.encode(document)).hexdigest()
 
 
 def stop_signal(spec: ServiceSpec) -> int:
@@ -204,7 +206,8 @@ class Projects:
         Raises PlanError where the host cannot be looked at: then nothing was started.
         """
         wanted = list(entries)
-        await self._see_host()
+        if any(entry.stored.spec.rootfs.kind == "host" for entry in wanted):
+            await self._see_host()
         for wave in waves(_needs(wanted)):
             group = [entry for entry in wanted if _key(entry) in wave]
             for entry in group:

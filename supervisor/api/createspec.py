@@ -1,0 +1,181 @@
+"""Docker's document of a container to a service definition. Pure. What is not built is refused.
+
+Source: the Engine API's ContainerCreate. Docker's clients send every field, most of them at its zero value:
+only a value that asks for something is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from supervisor.core import model
+
+_STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"}
+_BUILT = _STREAMS | {
+    "Image", "Cmd", "Entrypoint", "Env", "WorkingDir", "User", "Labels", "StopSignal", "StopTimeout",
+    "Hostname", "HostConfig", "NetworkingConfig", "Domainname", "OnBuild", "Volumes",
+}  # fmt: skip
+_HOST_BUILT = {
+    "Binds", "Tmpfs", "RestartPolicy", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares",
+    "PidsLimit", "ReadonlyRootfs", "CapAdd", "CapDrop", "Privileged", "SecurityOpt", "NetworkMode",
+    "AutoRemove", "Init", "Ulimits", "OomScoreAdj", "Devices", "Sysctls", "GroupAdd",
+}  # fmt: skip
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "LogConfig": ({"Type": "", "Config": {}}, {"Type": "", "Config": None}),
+    "ConsoleSize": ([0, 0],),
+    "MemorySwappiness": (-1,),
+    "CgroupnsMode": ("private",),
+    "IpcMode": ("private",),
+}
+
+
+class RefusedError(Exception):
+    """A document that asks for what there is not. The text is for the user."""
+
+
+def read_spec(document: Any) -> model.ServiceSpec:
+    """The definition. Raises RefusedError."""
+    if not isinstance(document, dict):
+        raise RefusedError("cannot create a container: the request is no JSON object")
+    host = document.get("HostConfig") or {}
+    _refuse(document, _BUILT, "")
+    _refuse(host, _HOST_BUILT, "HostConfig.")
+    image = document.get("Image")
+    if not isinstance(image, str) or not image:
+        raise RefusedError("cannot create a container: Image is missing")
+    try:
+        return _spec(document, host, image)
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise RefusedError(f"cannot create a container: a field has the wrong form: {error}") from error
+
+
+def _refuse(fields: dict[str, Any], built: set[str], where: str) -> None:
+    for name, value in fields.items():
+        if name not in built and value and value not in _NEUTRAL.get(name, ()):
+            raise RefusedError(f"cannot create a container: {where}{name} is not built; leave it out")
+
+
+def _spec(document: dict[str, Any], host: dict[str, Any], image: str) -> model.ServiceSpec:
+    mounts = [_bind(text) for text in host.get("Binds") or ()]
+    mounts += [
+        model.Mount("tmpfs", target, tmpfs_options=(options,) if options else ())
+        for target, options in (host.get("Tmpfs") or {}).items()
+    ]
+    taken = {mount.target for mount in mounts}
+    mounts += [model.Mount("volume", path) for path in document.get("Volumes") or {} if path not in taken]
+    stop_s = document.get("StopTimeout")
+    return model.ServiceSpec(
+        name="",
+        command=_words(document.get("Cmd")),
+        entrypoint=_words(document.get("Entrypoint")),
+        environment=tuple(sorted(_pairs(document.get("Env")).items())),
+        working_dir=document.get("WorkingDir") or None,
+        user=document.get("User") or None,
+        group_add=tuple(host.get("GroupAdd") or ()),
+        hostname=document.get("Hostname") or None,
+        init=bool(host.get("Init")),
+        read_only=bool(host.get("ReadonlyRootfs")),
+        privileged=bool(host.get("Privileged")),
+        rootfs=model.Rootfs("image", image),
+        mounts=tuple(mounts),
+        devices=tuple(
+            model.Device(d["PathOnHost"], d["PathInContainer"], d.get("CgroupPermissions") or "rwm")
+            for d in host.get("Devices") or ()
+        ),
+        restart=_restart(host),
+        limits=_limits(host),
+        ulimits=tuple(model.Ulimit(u["Name"], u["Soft"], u["Hard"]) for u in host.get("Ulimits") or ()),
+        oom_score_adj=host.get("OomScoreAdj") or None,
+        cap_add=tuple(host.get("CapAdd") or ()),
+        cap_drop=tuple(host.get("CapDrop") or ()),
+        security=_security(host.get("SecurityOpt") or ()),
+        sysctls=tuple(sorted((host.get("Sysctls") or {}).items())),
+        stop_signal=document.get("StopSignal") or None,
+        stop_grace_s=10.0 if stop_s is None else float(stop_s),
+        labels=tuple(sorted((document.get("Labels") or {}).items())),
+        network_mode=_network(host.get("NetworkMode") or "default"),
+        auto_remove=bool(host.get("AutoRemove")),
+    )
+
+
+def _words(value: Any) -> tuple[str, ...] | None:
+    """None: the image's. An empty list is Docker's way of saying the same."""
+    if isinstance(value, str):
+        return (value,) if value else None
+    return tuple(value) if value else None
+
+
+def _pairs(variables: list[str] | None) -> dict[str, str]:
+    return {name: value for name, equals, value in (v.partition("=") for v in variables or ()) if equals}
+
+
+def _bind(text: str) -> model.Mount:
+    source, _, rest = text.partition(":")
+    target, _, words = rest.partition(":")
+    if not target:
+        raise RefusedError(f"cannot mount {text!r}: write SOURCE:TARGET[:ro]")
+    options = set(words.split(",")) - {"", "rw", "z", "Z"}
+    if options - {"ro", "nocopy"}:
+        raise RefusedError(f"cannot mount {text!r}: of the options only ro, rw and nocopy are built")
+    return model.Mount(
+        "bind" if source.startswith("/") else "volume",
+        target,
+        source,
+        read_only="ro" in options,
+        nocopy="nocopy" in options,
+    )
+
+
+def _restart(host: dict[str, Any]) -> model.RestartRules:
+    wanted = host.get("RestartPolicy") or {}
+    policy = model.Policy(wanted.get("Name") or "no")
+    count = wanted.get("MaximumRetryCount") or 0
+    if host.get("AutoRemove") and policy is not model.Policy.NO:
+        raise RefusedError(
+            "cannot create a container: can't create 'AutoRemove' container with restart policy"
+        )
+    if count and policy is not model.Policy.ON_FAILURE:
+        raise RefusedError(
+            "cannot create a container: maximum retry count can only be used with 'on-failure'"
+        )
+    return model.RestartRules(policy, max_attempts=count or None)
+
+
+def _limits(host: dict[str, Any]) -> model.Limits:
+    return model.Limits(
+        memory_bytes=host.get("Memory") or None,
+        memory_swap_bytes=host.get("MemorySwap") or None,
+        memory_reservation_bytes=host.get("MemoryReservation") or None,
+        cpus=host["NanoCpus"] / 1e9 if host.get("NanoCpus") else None,
+        cpu_shares=host.get("CpuShares") or None,
+        pids=host.get("PidsLimit") or None,
+    )
+
+
+def _security(options: list[str] | tuple[str, ...]) -> model.SecurityOptions:
+    """As `security_opt` of Compose files here, no-new-privileges holds unless it is taken away."""
+    no_new, seccomp = True, "default"
+    for option in options:
+        match option.replace("=", ":", 1).partition(":"):
+            case ("no-new-privileges", _, "" | "true"):
+                no_new = True
+            case ("no-new-privileges", _, "false"):
+                no_new = False
+            case ("seccomp", _, "unconfined"):
+                seccomp = "unconfined"
+            case _:
+                raise RefusedError(
+                    f"cannot use security option {option!r}:"
+                    " there are no-new-privileges and seccomp=unconfined"
+                )
+    return model.SecurityOptions(no_new, seccomp)
+
+
+def _network(mode: str) -> Literal["host", "none"]:
+    match mode:
+        case "default" | "host":
+            return "host"
+        case "none":
+            return "none"
+        case _:
+            raise RefusedError(f"cannot use network {mode!r}: there are host and none")

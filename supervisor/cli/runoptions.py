@@ -1,0 +1,142 @@
+"""The options of `run` and `create`, and Docker's document that they make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_OPTIONS = (
+    click.option("--name", default="", help="Name of the container; one at random without."),
+    click.option("--rm", is_flag=True, help="Remove it, with what it wrote, when it has ended."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; or your own value."),
+    click.option("--env-file", multiple=True, type=click.Path(), help="Lines of NAME=VALUE."),
+    click.option(
+        "-v", "--volume", multiple=True, metavar="[SOURCE:]TARGET[:ro]", help="Path or volume name."
+    ),
+    click.option(
+        "--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="An empty file system in memory."
+    ),
+    click.option("-w", "--workdir", help="Directory that it begins in."),
+    click.option("-u", "--user", help="USER[:GROUP]."),
+    click.option("--group-add", multiple=True, help="A further group."),
+    click.option("--entrypoint", help="Program instead of the image's ENTRYPOINT and CMD."),
+    click.option("--restart", default="no", help="no, always, unless-stopped, on-failure[:N]."),
+    click.option("-m", "--memory", help="Limit of memory: 512m."),
+    click.option("--memory-swap", help="Of memory and swap together; -1 for no limit."),
+    click.option("--cpus", type=float, help="Limit of processors: 1.5."),
+    click.option("--pids-limit", type=int, help="Limit of processes."),
+    click.option("--read-only", is_flag=True, help="The root cannot be written."),
+    click.option("--cap-add", multiple=True, help="A further capability."),
+    click.option("--cap-drop", multiple=True, help="A capability less."),
+    click.option("--privileged", is_flag=True, help="All capabilities, no system call filter."),
+    click.option("--security-opt", multiple=True, help="no-new-privileges[=BOOL], seccomp=unconfined."),
+    click.option("--network", type=click.Choice(["host", "none"]), default="host", show_default=True),
+    click.option("--hostname", help="Name of the host as seen inside."),
+    click.option("--init", is_flag=True, help="A process that reaps as pid 1."),
+    click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]"),
+    click.option("-l", "--label", multiple=True, metavar="NAME[=VALUE]"),
+    click.option("--stop-signal", help="Instead of the image's STOPSIGNAL."),
+    click.option("--stop-timeout", type=int, help="Seconds of grace before SIGKILL."),
+    click.option("--device", multiple=True, metavar="SOURCE[:TARGET[:rwm]]"),
+    click.option("--sysctl", multiple=True, metavar="NAME=VALUE"),
+    click.option("--cidfile", type=click.Path(), help="Write the id to this file, which must not exist."),
+)
+
+
+def container_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All of them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dict[str, Any]:
+    """Docker's document. Raises ValueError, OSError: what was given makes no sense, or cannot be read."""
+    policy, _, count = given["restart"].partition(":")
+    volumes = [_volume(text) for text in given["volume"]]
+    return {
+        "Image": image,
+        "Cmd": list(command),
+        "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
+        "Env": [line for path in given["env_file"] for line in _env_file(path)]
+        + [line for variable in given["env"] for line in _variable(variable)],
+        "WorkingDir": given["workdir"],
+        "User": given["user"],
+        "Hostname": given["hostname"],
+        "Labels": dict(_pair(text) for text in given["label"]),
+        "StopSignal": given["stop_signal"],
+        "StopTimeout": given["stop_timeout"],
+        "Volumes": {text: {} for text in volumes if ":" not in text},
+        "HostConfig": {
+            "AutoRemove": given["rm"],
+            "Binds": [text for text in volumes if ":" in text],
+            "Tmpfs": dict(_pair(text, ":") for text in given["tmpfs"]),
+            "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
+            "Memory": _size(given["memory"]),
+            "MemorySwap": _size(given["memory_swap"]),
+            "NanoCpus": round((given["cpus"] or 0) * 1e9),
+            "PidsLimit": given["pids_limit"],
+            "ReadonlyRootfs": given["read_only"],
+            "CapAdd": given["cap_add"],
+            "CapDrop": given["cap_drop"],
+            "Privileged": given["privileged"],
+            "SecurityOpt": given["security_opt"],
+            "NetworkMode": given["network"],
+            "Init": given["init"],
+            "GroupAdd": given["group_add"],
+            "Ulimits": [_ulimit(text) for text in given["ulimit"]],
+            "Devices": [_device(text) for text in given["device"]],
+            "Sysctls": dict(_pair(text) for text in given["sysctl"]),
+        },
+    }
+
+
+def _pair(text: str, separator: str = "=") -> tuple[str, str]:
+    name, _, value = text.partition(separator)
+    return name, value
+
+
+def _variable(text: str) -> list[str]:
+    """A name alone takes the caller's value, and is nothing where there is none (Docker)."""
+    if "=" in text:
+        return [text]
+    return [f"{text}={os.environ[text]}"] if text in os.environ else []
+
+
+def _env_file(path: str) -> list[str]:
+    with Path(path).open(encoding="utf-8-sig") as lines:
+        kept = [line.lstrip().rstrip("\n") for line in lines]
+    return [found for line in kept if line and not line.startswith("#") for found in _variable(line)]
+
+
+def _volume(text: str) -> str:
+    source, colon, rest = text.partition(":")
+    return f"{Path(source).resolve()}:{rest}" if colon and source.startswith(".") else text
+
+
+def _size(text: str | None) -> int:
+    from supervisor.compose.units import size_bytes
+
+    if text == "-1":
+        return -1
+    return size_bytes(text) if text else 0
+
+
+def _ulimit(text: str) -> dict[str, Any]:
+    name, value = _pair(text)
+    soft, _, hard = value.partition(":")
+    return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+
+
+def _device(text: str) -> dict[str, str]:
+    source, _, rest = text.partition(":")
+    target, _, permissions = rest.partition(":")
+    return {
+        "PathOnHost": source,
+        "PathInContainer": target or source,
+        "CgroupPermissions": permissions or "rwm",
+    }

@@ -1,0 +1,125 @@
+"""Instances that no Compose file made (`run`, `create`): made, named, and removed when they have ended.
+
+They are instances like others, of the project "" and of a service with their own name, so that storing,
+adopting and the policies at boot are the same. One that is to be removed at its end says so in its stored
+definition: an end that came while no daemon lived is seen by `sweep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from supervisor.core.model import ServiceSpec
+from supervisor.core.state import Instance, Resting
+from supervisor.daemon.engine import Engine, Entry, Published
+from supervisor.daemon.images import Images
+from supervisor.daemon.projects import Projects, config_hash, stop_signal
+from supervisor.daemon.state import Stored
+from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.translate import PlanError
+
+NO_PROJECT = ""
+
+# moby, daemon/names: RestrictedNameChars
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+_ADJECTIVES = (
+    "able", "agile", "amber", "ample", "brave", "brisk", "calm", "candid", "clear", "clever", "cosy", "crisp",
+    "deft", "eager", "exact", "fair", "fleet", "fond", "frank", "gentle", "glad", "grand", "handy", "hardy",
+    "keen", "kind", "lively", "lucid", "mellow", "merry", "modest", "neat", "nimble", "noble", "patient",
+    "placid", "plain", "polite", "prompt", "proud", "quick", "quiet", "ready", "robust", "serene", "sharp",
+    "silent", "smooth", "sober", "solid", "stable", "steady", "sturdy", "sunny", "tidy", "trusty", "vivid",
+)  # fmt: skip
+_SURNAMES = (
+    "abel", "ampere", "archimedes", "babbage", "bell", "bohr", "boole", "borg", "brahe", "carson", "cauchy",
+    "curie", "dijkstra", "dirac", "einstein", "elion", "euler", "faraday", "fermat", "fermi", "feynman",
+    "franklin", "galileo", "galois", "gauss", "germain", "hamilton", "hertz", "hilbert", "hopper", "huygens",
+    "joule", "kepler", "knuth", "lamarr", "laplace", "liskov", "lovelace", "maxwell", "meitner", "newton",
+    "noether", "ohm", "pascal", "planck", "ritchie", "shannon", "tesla", "turing", "volta", "wozniak",
+)  # fmt: skip
+
+
+class NameTakenError(PlanError):
+    """Another instance has that name."""
+
+
+class Containers:
+    """See the module."""
+
+    def __init__(
+        self, engine: Engine, projects: Projects, images: Images, report: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._projects = projects
+        self._images = images
+        self._report = report
+        self._tasks: set[asyncio.Task[None]] = set()
+        engine.subscribers.add(self._on_event)
+
+    async def create(self, spec: ServiceSpec, name: str) -> Entry:
+        """A new instance, not started. name: "" for one at random; `spec.name` is of no account.
+
+        Raises NameTakenError, NoImageError, PlanError.
+        """
+        if name and not _NAME.fullmatch(name):
+            raise PlanError(
+                f"cannot create {name}: Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are"
+                " allowed"
+            )
+        spec = replace(spec, name=name or self._random_name())
+        if spec.rootfs.kind == "image":
+            spec = await asyncio.to_thread(self._images.resolve_one, spec)
+        self._check_free(spec.name)
+        instance = Instance(
+            secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
+        )
+        stored = Stored(instance, spec, NO_PROJECT, 1, spec.name, time.time(), config_hash(spec), "/")
+        return self._engine.add(stored)
+
+    def _check_free(self, name: str) -> None:
+        for entry in self._engine.entries.values():
+            if entry.stored.name == name:
+                raise NameTakenError(
+                    f'Conflict. The container name "/{name}" is already in use by container'
+                    f' "{entry.instance.id}"; remove that one, or use another name'
+                )
+
+    def sweep(self) -> None:
+        """Remove what has ended and was to be removed then, while no daemon lived."""
+        for entry in list(self._engine.entries.values()):
+            self._remove_ended(entry)
+
+    def _on_event(self, event: Published) -> None:
+        entry = self._engine.entries.get(event.instance)
+        if event.action == "die" and entry is not None:
+            # Not from within the step that ended it: that is still being carried out.
+            asyncio.get_running_loop().call_soon(self._remove_ended, entry)
+
+    def _remove_ended(self, entry: Entry) -> None:
+        if not entry.stored.spec.auto_remove or not isinstance(entry.instance.phase, Resting):
+            return
+        if self._engine.entries.get(entry.instance.id) is not entry:
+            return
+        task = asyncio.get_running_loop().create_task(self._remove(entry))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _remove(self, entry: Entry) -> None:
+        try:
+            await self._projects.remove(entry)
+        except PrepareError as error:
+            self._report(f"cannot remove what {entry.stored.name} left: {error}")
+
+    def _random_name(self) -> str:
+        taken = {entry.stored.name for entry in self._engine.entries.values()}
+        while True:
+            name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_SURNAMES)}"
+            if name in taken:
+                name += str(secrets.randbelow(10_000))
+            if name not in taken:
+                return name
