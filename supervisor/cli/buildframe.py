@@ -16,7 +16,9 @@ from supervisor.cli.buildstate import State, Step, clean
 from supervisor.image.builder.progress import Note
 
 LIVE_LINES = 6
-"""How many lines of a running step are shown."""
+"""How many lines of a running step are shown, and of what is said about it."""
+KEPT_NOTES = 3
+"""How much of what was said about a step stays when it has ended."""
 _BLUE, _RED, _YELLOW, _RESET = "\x1b[34m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
@@ -87,7 +89,8 @@ def _block(step: Step, width: int, now_s: float, *, colour: bool) -> _Block:
     title = _line(f" => {word}{one_line(step.name)}", elapsed_s, width)
     if colour and ink:
         title = f"{ink}{title}{_RESET}"
-    notes = tuple(_cut(f" => => {note_text(note)}", width) for note in step.notes)
+    told = step.notes[-(LIVE_LINES if step.running else KEPT_NOTES) :]
+    notes = tuple(_cut(f" => => {note_text(note)}", width) for note in told)
     live: tuple[str, ...] = ()
     if step.running:
         texts = [line.text for line in step.lines[-LIVE_LINES:]]

@@ -14,6 +14,7 @@ from supervisor.image.builder.progress import Ended, Event, Note, Output, Planne
 
 KEPT_LINES = 200
 """Lines of a step that are kept to be shown where it fails."""
+_KEPT_NOTES = 100
 _LONGEST = 16 * 1024
 """Characters of a line; a longer one is cut into several."""
 _ESCAPES = re.compile(
@@ -123,7 +124,7 @@ def _noted(notes: tuple[Note, ...], note: Note) -> tuple[Note, ...]:
     for place, old in enumerate(notes):
         if old.text == note.text:
             return (*notes[:place], note, *notes[place + 1 :])
-    return (*notes, note)
+    return (*notes, note)[-_KEPT_NOTES:]
 
 
 def _written(step: Step, event: Output, now_s: float) -> Step:

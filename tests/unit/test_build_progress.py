@@ -57,6 +57,15 @@ def test_a_frame_of_a_build_that_is_done_shows_no_output() -> None:
     assert lines[-1] == " => [3/3] RUN make                                      2.2s"
 
 
+def test_of_many_notes_the_last_stay() -> None:
+    story: list[tuple[float, Event]] = [(0.0, Started(1, "x"))]
+    story += [(0.1, Note(1, f"line {number}")) for number in range(500)]
+    running = frame(told(story), 40, 50, 1.0, colour=False)
+    assert running[2:] == [f" => => line {number}" for number in range(494, 500)]
+    ended = frame(told([*story, (2.0, Ended(1, 2.0))]), 40, None, 2.0, colour=False)
+    assert ended[2:] == [f" => => line {number}" for number in range(497, 500)]
+
+
 def test_colours_tell_what_became_of_a_step() -> None:
     story = [
         *STORY,
