@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.client import ApiError, Client, Hijacked, UnreachableError
+from supervisor.cli.client import Client, Hijacked
 from supervisor.cli.context import Context
+from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.cli.runoptions import container_options, document
 
 DAEMON_FAILED, NEVER_BEGAN = 125, 128
