@@ -135,8 +135,6 @@ class Lives:
     def _launched(self, run: Run) -> None:
         if run.error is not None:
             return  # its death is on its way
-        run.started_ns = boottime_ns()
-        run.started_wall = time.time()
         with contextlib.suppress(OSError):
             run.ticks = process.start_ticks(run.pid)
         self._context.daemon.send(protocol.Started(run.info()))

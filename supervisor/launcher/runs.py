@@ -85,6 +85,7 @@ class Run(Child):
         self.log = log
         self.cgroup = cgroup
         self.ticks = 0
+        # Now, and not when its exec is seen: what it writes has a later stamp.
         self.started_ns = boottime_ns()
         self.started_wall = time.time()
         self.ended_ns = 0

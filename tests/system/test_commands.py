@@ -46,9 +46,18 @@ def shop() -> Iterator[Supervisor]:
         yield made
 
 
-def spawn(supervisor: Supervisor, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
+class Spawned(subprocess.Popen[bytes]):
+    """Killed where a test gives up: to wait for its end would hide why."""
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)  # type: ignore[arg-type]
+
+
+def spawn(supervisor: Supervisor, *arguments: str, **more: object) -> Spawned:
     """The command in the background."""
-    return subprocess.Popen(
+    return Spawned(
         [sys.executable, "-m", "supervisor.cli.main", *arguments],
         env=supervisor.environment,
         cwd=supervisor.base,
