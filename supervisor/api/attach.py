@@ -16,10 +16,10 @@ from supervisor.api.lookup import find_here, flag
 from supervisor.core.state import Created, Resting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
+from supervisor.daemon.projects import is_down
 from supervisor.runtime.logbytes import LogBytes
 
 _NUMBERS = {"stdout": 1, "tty": 1, "stderr": 2}
-_DRAIN_S = 0.002
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -38,20 +38,29 @@ class _Handlers:
         wanted = wanted or {1, 2}
         files = self._daemon.paths.instance(entry.instance.id)
         Path(files.base).mkdir(0o711, parents=True, exist_ok=True)
-        fresh = isinstance(entry.instance.phase, Created)
+        instance = entry.instance
+        fresh = isinstance(instance.phase, Created)
+        # Which run it is about is settled before the client hears from us: then it may start it.
+        run = instance.run + 1 if isinstance(instance.phase, Created | Resting) else instance.run
         # Opened before the answer: what is written from the answer on is ours.
         output = LogBytes(files.log, from_start=fresh or flag(request, "logs"))
+        readers = self._daemon.containers.readers.setdefault(entry.instance.id, [])
+        readers.append(output.look)
         try:
             async with hijacked(request, tty=entry.stored.spec.tty) as connection:
                 with contextlib.suppress(OSError):
-                    await self._send(entry, connection, output, wanted)
+                    await self._send(entry, run, connection, output, wanted)
             return connection.response
         finally:
+            readers.remove(output.look)
+            if not readers:
+                self._daemon.containers.readers.pop(entry.instance.id, None)
             output.close()
 
-    async def _send(self, entry: Entry, connection: Connection, output: LogBytes, wanted: set[int]) -> None:
+    async def _send(
+        self, entry: Entry, run: int, connection: Connection, output: LogBytes, wanted: set[int]
+    ) -> None:
         """Until the run has ended and all of it was sent, or the client is gone."""
-        run = entry.instance.run
         ended = asyncio.create_task(self._ended(entry, run))
         gone = asyncio.create_task(self._gone(connection))
         try:
@@ -77,20 +86,12 @@ class _Handlers:
             gone.cancel()
 
     async def _ended(self, entry: Entry, run: int) -> None:
-        """The run, or the next one if none is there, has ended, and its output is in the file."""
+        """That run has ended, and its output is in the file."""
         engine = self._daemon.engine
-        first = run + 1 if isinstance(entry.instance.phase, Created | Resting) else run
         await engine.until(
-            entry,
-            lambda i: (
-                i.run > first or (i.run == first and isinstance(i.phase, Resting) and i.last is not None)
-            ),
+            entry, lambda i: i.run > run or (i.run == run and i.last is not None and is_down(i))
         )
-        while True:
-            counted = await self._daemon.log_counts()
-            if counted is None or entry.instance.id not in counted.attached:
-                return
-            await asyncio.sleep(_DRAIN_S)
+        await self._daemon.containers.drained(entry)
 
     async def _held_newlines(
         self, entry: Entry, connection: Connection, output: LogBytes, wanted: set[int]

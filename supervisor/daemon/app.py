@@ -94,7 +94,7 @@ class Daemon:
         self.plans = plans
         images = Images(self.paths)
         self.projects = Projects(self.engine, plans.remove, plans.remove_volume, images, plans.look_again)
-        self.containers = Containers(self.engine, self.projects, images, self._report)
+        self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
             name = stored.instance.id

@@ -11,19 +11,21 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from supervisor.core.model import ServiceSpec
 from supervisor.core.state import Instance, Resting
 from supervisor.daemon.engine import Engine, Entry, Published
 from supervisor.daemon.images import Images
-from supervisor.daemon.projects import Projects, config_hash, stop_signal
+from supervisor.daemon.projects import Projects, config_hash, is_down, stop_signal
 from supervisor.daemon.state import Stored
+from supervisor.launcher.protocol import LogCounted
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 
 NO_PROJECT = ""
+_DRAIN_S = 0.002
 
 # moby, daemon/names: RestrictedNameChars
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -52,12 +54,20 @@ class Containers:
     """See the module."""
 
     def __init__(
-        self, engine: Engine, projects: Projects, images: Images, report: Callable[[str], None]
+        self,
+        engine: Engine,
+        projects: Projects,
+        images: Images,
+        report: Callable[[str], None],
+        log_counts: Callable[[], Awaitable[LogCounted | None]],
     ) -> None:
         self._engine = engine
         self._projects = projects
         self._images = images
         self._report = report
+        self._log_counts = log_counts
+        self.readers: dict[str, list[Callable[[], object]]] = {}
+        """By instance: what opens the log of one for a reader, so that its removal takes nothing away."""
         self._tasks: set[asyncio.Task[None]] = set()
         engine.subscribers.add(self._on_event)
 
@@ -89,6 +99,14 @@ class Containers:
                     f' "{entry.instance.id}"; remove that one, or use another name'
                 )
 
+    async def drained(self, entry: Entry) -> None:
+        """Wait until the log has all output of a run that has ended."""
+        while True:
+            counted = await self._log_counts()
+            if counted is None or entry.instance.id not in counted.attached:
+                return
+            await asyncio.sleep(_DRAIN_S)
+
     def sweep(self) -> None:
         """Remove what has ended and was to be removed then, while no daemon lived."""
         for entry in list(self._engine.entries.values()):
@@ -110,6 +128,11 @@ class Containers:
         task.add_done_callback(self._tasks.discard)
 
     async def _remove(self, entry: Entry) -> None:
+        await self.drained(entry)
+        if self._engine.entries.get(entry.instance.id) is not entry or not is_down(entry.instance):
+            return  # somebody was quicker, or has started it again
+        for look in self.readers.get(entry.instance.id, ()):
+            look()
         try:
             await self._projects.remove(entry)
         except PrepareError as error:

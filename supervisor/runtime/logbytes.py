@@ -37,7 +37,7 @@ class LogBytes:
         self._inotify = inotify.Inotify()
         mask = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR
         self._inotify.watch(os.path.dirname(path), mask)
-        self._look()
+        self.look()
         if not from_start and self._files:
             while len(self._files) > 1:
                 os.close(self._files.popleft()[0])
@@ -53,11 +53,11 @@ class LogBytes:
 
     def _woken(self) -> None:
         self._inotify.read()
-        self._look()
+        self.look()
         self.wake.set()
 
-    def _look(self) -> None:
-        """Open every file that is newer than those we have, before it can be rotated away."""
+    def look(self) -> bool:
+        """Open every file that is newer than those we have, before it can be rotated away; were there any?"""
         found: list[tuple[int, tuple[int, int]]] = []
         number = 0
         while True:
@@ -82,17 +82,20 @@ class LogBytes:
         if found:
             self._files.extend(reversed(found))
             self._newest = found[0][1]
+        return bool(found)
 
     def read(self) -> list[tuple[str, bytes]]:
         """Some of what is there, (stream, bytes) in order; empty when there is no more."""
-        while self._files:
+        while self._files or self.look():
             data = os.read(self._files[0][0], _BLOCK)
             if data:
                 lines = (self._rest + data).split(b"\n")
                 self._rest = lines.pop()[-4 * MAX_RECORD_BYTES :]
                 return list(self._joined(lines))
             if len(self._files) == 1:
-                return []
+                if not self.look():
+                    return []
+                continue  # it may have been written to until it was rotated
             os.close(self._files.popleft()[0])
             self._rest = b""
         return []
