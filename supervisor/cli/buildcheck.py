@@ -15,7 +15,7 @@ from supervisor.image.blobs import BlobError
 from supervisor.image.builder.contexts import Recipe
 from supervisor.image.config import ConfigError
 from supervisor.image.dockerfile.lint import Finding, Inputs, Report, lint
-from supervisor.image.load import host_platform
+from supervisor.image.machine import host_platform
 from supervisor.image.store import ImageStore, StoreError
 
 

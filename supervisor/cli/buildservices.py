@@ -29,7 +29,7 @@ from supervisor.image.blobs import BlobError
 from supervisor.image.builder.progress import Built
 from supervisor.image.builder.request import BuildRequest, Secret, SshAgent
 from supervisor.image.config import ConfigError
-from supervisor.image.load import host_platform
+from supervisor.image.machine import host_platform
 from supervisor.image.sources import Directory, SourceError, parse_source
 from supervisor.image.store import ImageStore, NotFoundError, StoreError
 

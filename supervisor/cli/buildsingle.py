@@ -22,7 +22,7 @@ from supervisor.cli.context import USAGE, Context, fail
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image.builder.progress import Built
 from supervisor.image.builder.request import BuildRequest
-from supervisor.image.load import host_platform
+from supervisor.image.machine import host_platform
 from supervisor.image.sources import SourceError, parse_source
 
 

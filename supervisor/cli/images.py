@@ -28,7 +28,8 @@ from supervisor.core.reference import InvalidReferenceError, Reference, parse_re
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
 from supervisor.image.builder.cache import StepCache, forget_builds
-from supervisor.image.load import host_platform, import_layer, load_archive
+from supervisor.image.load import import_layer, load_archive
+from supervisor.image.machine import host_platform
 from supervisor.image.save import save_archive
 from supervisor.image.store import Image, ImageStore, NotFoundError, StoreError
 from supervisor.image.unpacking import ArchiveError

@@ -19,7 +19,6 @@ import msgspec
 
 from supervisor.image.blobs import BlobError, Blobs, replace_file, sync_directory
 from supervisor.image.layertar import write_layer
-from supervisor.image.unpacking import Bounds, unpack_tar
 
 
 class Layer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,6 +66,8 @@ class Layers:
 
         Raises ArchiveError for a hostile or damaged one, BlobError for another digest; nothing is left then.
         """
+        from supervisor.image.unpacking import Bounds, unpack_tar  # builds that are cached need no tarfile
+
         counted = _Counted(plain)
         new = f"{self._layers}/.new-{secrets.token_hex(8)}"
         os.makedirs(f"{new}/diff", 0o755)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -25,11 +24,11 @@ from supervisor.image.archive import DECOMPRESSION_ERRORS, decompressed
 from supervisor.image.blobs import BlobError
 from supervisor.image.layers import Layer
 from supervisor.image.layertar import write_layer
+from supervisor.image.machine import host_platform
 from supervisor.image.store import Image, ImageStore, StoreError
 from supervisor.image.unpacking import ArchiveError, Bounds, unpack_tar
 
 _REF_NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "riscv64": "riscv64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,6 @@ class _Found:
     config: bytes
     layers: tuple[str, ...]
     names: tuple[Reference, ...]
-
-
-def host_platform() -> tuple[str, str]:
-    """(operating system, architecture) in the words of images."""
-    machine = platform.machine()
-    return "linux", _MACHINES.get(machine, machine)
 
 
 def parse_platform(text: str) -> tuple[str, ...]:

@@ -274,15 +274,15 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(
 ) -> None:
     """Else the cache would hold one content under the other's key."""
     path = bench.file("f", "first")
-    from supervisor.image.builder import layering
+    from supervisor.image.builder import copying
 
-    class Sly(layering.Copier):
+    class Sly(copying.Copier):
         def run(self, taken: object) -> None:  # type: ignore[override]
             path.write_text("other")
             os.utime(path, ns=(0, 0))
             super().run(taken)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(layering, "Copier", Sly)
+    monkeypatch.setattr(copying, "Copier", Sly)
     with pytest.raises(BuildError, match="changed while the build was reading it"):
         bench.build("FROM scratch\nCOPY f /f")
 

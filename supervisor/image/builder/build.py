@@ -49,7 +49,7 @@ from supervisor.image.config import ConfigError
 from supervisor.image.dockerfile import DockerfileError, parse_dockerfile
 from supervisor.image.dockerfile import instructions as ins
 from supervisor.image.layertar import TarError
-from supervisor.image.load import host_platform
+from supervisor.image.machine import host_platform
 from supervisor.image.store import ImageStore, StoreError
 
 EARLIEST_S = 315_619_200

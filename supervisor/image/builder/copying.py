@@ -15,22 +15,13 @@ from dataclasses import dataclass
 from supervisor.image.archive import DECOMPRESSION_ERRORS, decompressed
 from supervisor.image.builder.digests import FileDigests
 from supervisor.image.builder.progress import BuildError
-from supervisor.image.builder.selecting import Item, Selected, select
+from supervisor.image.builder.selecting import Item, Selected, Taken, select
 from supervisor.image.builder.steps import CopyOp
 from supervisor.image.builder.trees import DirectoryTree, Tree
 from supervisor.image.builder.writing import LayerWriter, Owner, new_mode
 from supervisor.image.unpacking import ArchiveError, Bounds, unpack_tar
 
 _BLOCK = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a COPY or ADD takes from one tree. remote: fetched, and no archive unless that is said."""
-
-    tree: Tree
-    selected: tuple[Selected, ...]
-    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)

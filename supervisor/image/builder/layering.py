@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from supervisor.image.builder.cache import StepCache, step_key
-from supervisor.image.builder.copying import Copier, Taken
 from supervisor.image.builder.digests import FileDigests
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.builder.remote import fetch_remote, is_remote
 from supervisor.image.builder.request import BuildRequest
 from supervisor.image.builder.runner import Runner
 from supervisor.image.builder.scope import Platform, at
-from supervisor.image.builder.selecting import digest, excluding, select
+from supervisor.image.builder.selecting import Taken, digest, excluding, select
 from supervisor.image.builder.session import Session, Vertex
 from supervisor.image.builder.steps import CopyOp, Step, WorkdirOp
 from supervisor.image.builder.trees import LayersTree, Tree
@@ -165,6 +164,10 @@ class Layering:
             keys.append(self.key(below, operation.key, [*marks, *contents]))
             if (found := self.known(place, keys[-1])) is not None:
                 return self.keep(keys[:-1], found)
+            from supervisor.image.builder.copying import (
+                Copier,  # tar and all compressions: a cached build has no use
+            )
+
             writer = self.writer(() if operation.link else lowers, place.where)
             copier = Copier(operation, writer, self.digests, whose, self.session.directory())
             await self.session.thread(lambda: copier.run(taken))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from supervisor.image.builder.copying import Copier, Taken
 from supervisor.image.builder.layering import Layering, Place, Source
-from supervisor.image.builder.mounting import Mounting
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.builder.runner import RunRequest
-from supervisor.image.builder.selecting import digest, select
+from supervisor.image.builder.selecting import Taken, digest, select
 from supervisor.image.builder.steps import CopyOp, RunOp
 from supervisor.image.builder.writing import LayerWriter
 from supervisor.image.dockerfile.instructions import Mount
 from supervisor.image.layerstack import LayerStack
+
+if TYPE_CHECKING:
+    from supervisor.image.builder.mounting import Mounting
 
 _LAST_BYTES = 4096
 _TAKES = ("bind", "cache")
@@ -31,6 +33,8 @@ async def run(layering: Layering, place: Place, operation: RunOp) -> str:
     key = layering.key(place.diff_ids, operation.key, contents)
     if (found := layering.known(place, key)) is not None:
         return found
+    from supervisor.image.builder.mounting import Mounting  # a cached build has no use for it
+
     session = layering.session
     mounting = Mounting(session, layering.store.root, place.where)
     try:
@@ -149,6 +153,8 @@ async def _bind(layering: Layering, place: Place, mounting: Mounting, mount: Mou
 
 async def _copy_into(layering: Layering, place: Place, mount: Mount, source: Source, directory: str) -> None:
     """Copy the files of a mount into an empty directory."""
+    from supervisor.image.builder.copying import Copier
+
     writer = LayerWriter(directory, (), layering.epoch_s, layering.session.stopped, place.where)
     operation = CopyOp(False, (), "/", (), "", "", "", False, False, (), "", False, None)
     scratch = layering.session.directory()

@@ -52,6 +52,15 @@ class Selected:
         return bool(self.items) and self.items[0].implied
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a COPY or ADD takes from one tree. remote: fetched, and no archive unless that is said."""
+
+    tree: Tree
+    selected: tuple[Selected, ...]
+    remote: bool = False
+
+
 def excluding(texts: Iterable[str], where: str) -> Ignore:
     """The patterns of `--exclude`. Raises BuildError."""
     try:
