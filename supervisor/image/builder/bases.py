@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from supervisor.core.reference import Reference
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.store import Image, ImageStore, NotFoundError
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """An image that is in the store. source: where it came from, for people: `local store`."""
 
     image: Image
@@ -34,8 +34,7 @@ class Bases(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LocalBases:
+class LocalBases(msgspec.Struct, frozen=True):
     """What the store has, and nothing else."""
 
     store: ImageStore

@@ -12,7 +12,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -256,7 +256,7 @@ class _Build:
                 async with self.session.vertex(f"[{label}{number}/{count}] {step.name}") as vertex:
                     diff_id = await self._layer(step, made, vertex, plan.index, look=look)
             made = made.with_step(step.config, step.created_by, created, diff_id=diff_id, author=step.author)
-        return replace(made, config=compiler.config, args=tuple(compiler.scope.args.items()))
+        return msgspec.structs.replace(made, config=compiler.config, args=tuple(compiler.scope.args.items()))
 
     def _label(self, plan: StagePlan) -> str:
         if plan.name:
@@ -392,7 +392,9 @@ def _trigger(text: str, plan: StagePlan, dockerfile: ins.Dockerfile) -> list[tup
 def _with_epoch(world: Globals, epoch_s: int) -> Globals:
     """`ARG SOURCE_DATE_EPOCH` without a value is the build's time."""
     automatic: Mapping[str, str] = {_EPOCH: str(epoch_s)}
-    return replace(world, platform={**automatic, **world.platform}, values={**automatic, **world.values})
+    return msgspec.structs.replace(
+        world, platform={**automatic, **world.platform}, values={**automatic, **world.values}
+    )
 
 
 def _stamp(epoch_s: int) -> str:

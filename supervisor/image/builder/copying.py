@@ -10,7 +10,8 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.image.archive import DECOMPRESSION_ERRORS, decompressed
 from supervisor.image.builder.digests import FileDigests
@@ -24,8 +25,7 @@ from supervisor.image.unpacking import ArchiveError, Bounds, unpack_tar
 _BLOCK = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Copier:
+class Copier(msgspec.Struct, frozen=True):
     """Carries out one operation. scratch: an empty directory for archives. owner: None keeps what is kept."""
 
     operation: CopyOp

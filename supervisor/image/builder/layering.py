@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.image.builder.cache import StepCache, step_key
 from supervisor.image.builder.digests import FileDigests
@@ -28,8 +29,7 @@ from supervisor.image.layerstack import LayerStack, without_repeats
 from supervisor.image.store import ImageStore
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Where a step takes files from. identity: of layers, by what they are; "" for a directory."""
 
     tree: Tree
@@ -41,8 +41,7 @@ Find = Callable[[str], Awaitable[Source]]
 """The source of a `--from` name ("": the context), awaited because it may be a stage under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a step stands. diff_ids: the layers below it. look: a layer that is there already is taken."""
 
     step: Step
@@ -57,8 +56,7 @@ class Place:
         return at(self.step.mark)
 
 
-@dataclass(frozen=True, slots=True)
-class Layering:
+class Layering(msgspec.Struct, frozen=True):
     """What all steps of one build share. cache: None neither looks nor keeps."""
 
     session: Session

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class BindMount:
+
+class BindMount(msgspec.Struct, frozen=True):
     """A directory, file or socket of the host at `target`."""
 
     target: str
@@ -16,8 +16,7 @@ class BindMount:
     read_only: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class OverlayMount:
+class OverlayMount(msgspec.Struct, frozen=True):
     """Directories over one another at `target`, topmost first; none of them is written to.
 
     upper, work: empty directories that take what is written, or "" for a read-only view.
@@ -29,8 +28,7 @@ class OverlayMount:
     work: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TmpfsMount:
+class TmpfsMount(msgspec.Struct, frozen=True):
     """An empty file system in memory."""
 
     target: str
@@ -40,8 +38,7 @@ class TmpfsMount:
 RunMount = BindMount | OverlayMount | TmpfsMount
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
+class RunRequest(msgspec.Struct, frozen=True):
     """One process, and everything that it may start, from its begin to the end of all of it.
 
     lowers: directories of the root, topmost first. upper, work: empty directories on the store's file system;
@@ -61,8 +58,7 @@ class RunRequest:
     insecure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(msgspec.Struct, frozen=True):
     """code: 0 to 255, as a shell says it. reason: why it was not started, or "" if it was."""
 
     code: int

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from supervisor.core.problems import Mark
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.dockerfile import instructions as ins
@@ -22,8 +24,7 @@ PROXIES = tuple(
 """Usable by RUN without an ARG, and then no part of the cache's key or the history."""
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True):
     """What an image is for."""
 
     os: str
@@ -59,8 +60,7 @@ def at(mark: Mark) -> str:
     return f"{mark.file}:{mark.line}" if mark.line else mark.file
 
 
-@dataclass(frozen=True, slots=True)
-class Globals:
+class Globals(msgspec.Struct, frozen=True):
     """ARG before the first FROM, with what the caller gave. values: what FROM sees."""
 
     quoting: Quoting

@@ -12,7 +12,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.image.builder import ignore as patterns
 from supervisor.image.builder.digests import FileDigests
@@ -24,8 +25,7 @@ from supervisor.image.layerstack import Entry
 _WILD = frozenset("*?[\\")
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One file, directory or link to copy.
 
     inner: its path in the tree. name: where it goes, relative to the target; "" is the target itself, or the
@@ -38,8 +38,7 @@ class Item:
     implied: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(msgspec.Struct, frozen=True):
     """One source that was found. name: as it was called, for a file that is copied into a directory."""
 
     path: str
@@ -52,8 +51,7 @@ class Selected:
         return bool(self.items) and self.items[0].implied
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """What a COPY or ADD takes from one tree. remote: fetched, and no archive unless that is said."""
 
     tree: Tree

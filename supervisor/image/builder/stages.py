@@ -7,7 +7,8 @@ BuildKit does: additional contexts first, then earlier stages by name or number,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.core.problems import Mark
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
@@ -19,8 +20,7 @@ from supervisor.image.dockerfile.runmounts import parse_mount
 _IMAGE = "docker-image://"
 
 
-@dataclass(frozen=True, slots=True)
-class FromStage:
+class FromStage(msgspec.Struct, frozen=True):
     """Another stage, by number."""
 
     index: int
@@ -29,8 +29,7 @@ class FromStage:
         return f"stage {self.index}"
 
 
-@dataclass(frozen=True, slots=True)
-class FromImage:
+class FromImage(msgspec.Struct, frozen=True):
     """An image, by name."""
 
     reference: Reference
@@ -40,8 +39,7 @@ class FromImage:
         return f"image {self.reference.familiar}" + (f" for {self.platform}" if self.platform else "")
 
 
-@dataclass(frozen=True, slots=True)
-class FromDirectory:
+class FromDirectory(msgspec.Struct, frozen=True):
     """A directory of the host: an additional context, or the main one ("")."""
 
     path: str
@@ -50,8 +48,7 @@ class FromDirectory:
         return f"directory {self.path}" if self.path else "the context"
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
+class Nothing(msgspec.Struct, frozen=True):
     """`scratch`."""
 
     def __str__(self) -> str:
@@ -61,8 +58,7 @@ class Nothing:
 Origin = FromStage | FromImage | FromDirectory | Nothing
 
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
+class StagePlan(msgspec.Struct, frozen=True):
     """One stage that is needed. needs: stages that it stands on or takes from, sorted."""
 
     index: int
@@ -72,8 +68,7 @@ class StagePlan:
     stage: ins.Stage
 
 
-@dataclass(frozen=True, slots=True)
-class BuildPlan:
+class BuildPlan(msgspec.Struct, frozen=True):
     """What is built. skipped: names or numbers of stages that nobody needs."""
 
     target: int
@@ -90,8 +85,7 @@ class BuildPlan:
         return "\n".join([*rows, *(f"skipped: {name}" for name in self.skipped)])
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(msgspec.Struct, frozen=True):
     """Looks up what `--from` and FROM name. contexts: additional ones, by lower-case name."""
 
     dockerfile: ins.Dockerfile

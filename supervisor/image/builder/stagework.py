@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
 
 from supervisor.image.builder.bases import Base
 from supervisor.image.builder.changes import changed
 from supervisor.image.config import History, ImageConfig, Process, RootFs
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A stage, or a part of it. base: the image at its bottom, or None. args: inherited."""
 
     config: Process
@@ -45,7 +44,7 @@ class Made:
     ) -> Made:
         """One more step. diff_id: the layer that it made, "" for none."""
         row = History(created=created, created_by=created_by, comment="shipkeeper", empty_layer=not diff_id)
-        return replace(
+        return msgspec.structs.replace(
             self,
             config=config,
             history=(*self.history, row),

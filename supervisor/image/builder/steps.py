@@ -29,8 +29,7 @@ from supervisor.image.dockerfile.statements import StatementError
 from supervisor.image.dockerfile.words import WordError
 
 
-@dataclass(frozen=True, slots=True)
-class RunOp:
+class RunOp(msgspec.Struct, frozen=True):
     """A process. scripts: files of /dev/pipes that it reads. proxies: environment that is not in the key."""
 
     argv: tuple[str, ...]
@@ -54,8 +53,7 @@ class RunOp:
         return json.dumps(["run", self.argv, sorted(self.env), mounts, rest])
 
 
-@dataclass(frozen=True, slots=True)
-class CopyOp:
+class CopyOp(msgspec.Struct, frozen=True):
     """COPY or ADD. target: absolute; with a `/` at its end it is a directory. files: heredocs by name."""
 
     add: bool
@@ -87,8 +85,7 @@ class CopyOp:
         return json.dumps(["add" if self.add else "copy", self.sources, self.target, self.files, rest])
 
 
-@dataclass(frozen=True, slots=True)
-class WorkdirOp:
+class WorkdirOp(msgspec.Struct, frozen=True):
     """A directory that has to be there, made in the name of `user`."""
 
     path: str
@@ -103,8 +100,7 @@ class WorkdirOp:
 Operation = RunOp | CopyOp | WorkdirOp
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One instruction. name: for people. created_by: for the history. config: behind it."""
 
     mark: Mark
