@@ -1,0 +1,152 @@
+"""Who builds images: ours, and its peers from Debian's packages, each with a store of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).resolve().parent
+_START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """One of them. build: the command before its context; the Dockerfile is in there. load: reads stdin."""
+
+    name: str
+    build: tuple[str, ...]
+    load: tuple[str, ...]
+    run: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    from_file: bool = False
+
+    def timed(self, command: Sequence[str], log: Path, stdin: Path | None = None) -> float:
+        """Run a command to its end; the seconds that it took. Raises RuntimeError with its last lines."""
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("wb"))
+            source = stack.enter_context(stdin.open("rb")) if stdin is not None else subprocess.DEVNULL
+            began = time.perf_counter()
+            done = subprocess.run(
+                command,
+                stdin=source,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                check=False,
+            )
+            took = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError(f"{self.name}: {' '.join(command)}: {log.read_text()[-800:]}")
+        return took
+
+
+@contextlib.contextmanager
+def ours(base: Path) -> Iterator[Builder]:
+    """Shipkeeper, with a daemon for `run`."""
+    environment = {
+        "PYTHONPATH": str(HERE.parent),
+        "SHIPKEEPER_STATE_DIR": f"{base}/state",
+        "SHIPKEEPER_RUN_DIR": f"{base}/run",
+        "SHIPKEEPER_METRICS_ADDRESS": "",
+    }
+    command = (sys.executable, "-m", "supervisor.cli.main")
+    with (base / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [*command, "daemon"], env={**os.environ, **environment}, stdout=log, stderr=log
+        )
+    builder = Builder(
+        "shipkeeper",
+        (*command, "build", "--progress", "plain", "-t", "bench"),
+        (*command, "load"),
+        (*command, "run", "--rm", "--network", "host"),
+        environment,
+    )
+    try:
+        _await([*command, "ps"], environment)
+        yield builder
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        # The launcher outlives daemons; nothing runs any more that it would have to look after.
+        for process in psutil.process_iter(["cmdline"]):
+            if f"{base}/run" in (process.info["cmdline"] or ()):
+                process.kill()
+
+
+@contextlib.contextmanager
+def dockerd(base: Path, *, buildkit: bool) -> Iterator[Builder]:
+    """Debian's docker.io; its own client, for others need a plug-in to build."""
+    socket = f"unix://{base}/docker.sock"
+    environment = {"DOCKER_HOST": socket, "DOCKER_BUILDKIT": "1" if buildkit else "0"}
+    with (base / "dockerd.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [
+                "dockerd",
+                f"--data-root={base}/data",
+                f"--exec-root={base}/exec",
+                f"--pidfile={base}/pid",
+                f"--host={socket}",
+                "--bridge=none",
+                "--iptables=false",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    client = "/usr/bin/docker"
+    try:
+        _await([client, "info"], environment)
+        yield Builder(
+            "dockerd, BuildKit" if buildkit else "dockerd, classic",
+            (client, "build", "--network", "host", "-t", "bench"),
+            (client, "load"),
+            (client, "run", "--rm", "--network", "host"),
+            environment,
+        )
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+@contextlib.contextmanager
+def buildah(base: Path) -> Iterator[Builder]:
+    """Debian's buildah, with layers, which are its cache. It has no `run` of an image."""
+    storage = ("--root", f"{base}/storage", "--runroot", f"{base}/run", "--storage-driver", "overlay")
+    command = ("buildah", *storage)
+    yield Builder(
+        "buildah",
+        (*command, "build", "--layers", "--network", "host", "--isolation", "chroot", "-t", "bench"),
+        (*command, "pull", "--quiet"),
+        (),
+        from_file=True,
+    )
+
+
+def missing(name: str) -> str:
+    """Why a peer cannot take part; "" if it can."""
+    programs = ("/usr/bin/docker", "dockerd") if name == "dockerd" else (name,)
+    package = "docker.io" if name == "dockerd" else name
+    lacks = [program for program in programs if shutil.which(program) is None]
+    return f"{name}: no {', no '.join(lacks)} (apt-get install {package})" if lacks else ""
+
+
+def _await(command: Sequence[str], environment: dict[str, str]) -> None:
+    deadline = time.monotonic() + _START_S
+    while subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    ).returncode:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{command[0]} does not answer")
+        time.sleep(0.1)
