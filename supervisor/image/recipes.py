@@ -89,7 +89,9 @@ def shipped_recipes() -> dict[str, str]:
     return {
         "debian:bookworm": str(base / "debian-bookworm"),
         "debian:bookworm-slim": str(base / "debian-bookworm-slim"),
+        "debian:trixie-slim": str(base / "debian-trixie-slim"),
         "python:3.11-slim": str(base / "python-3.11-slim"),
+        "python:3.13-slim": str(base / "python-3.13-slim"),
     }
 
 
