@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/.cache/tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install-deps rootfs run test lint bench test-vm install uninstall clean
+.PHONY: help venv install-deps run test lint bench test-vm install uninstall clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -43,12 +43,10 @@ $(BIN)/.test: pyproject.toml deploy/bootstrap.sh $(BIN)/.run
 	@$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-rootfs: $(BIN)/.run ## Build the root file systems of configs/fastapi (cached)
-	@configs/fastapi/build-rootfs.sh
-
 # --- use -----------------------------------------------------------------------------------------------------
 
-run: rootfs ## Run the FastAPI example in the foreground; Ctrl-C stops it
+run: $(BIN)/.run ## Build the images of the FastAPI example (cached) and run it; Ctrl-C stops it
+	@$(BIN)/shipkeeper build -f configs/fastapi/compose.yaml
 	@printf '%s\n' \
 	    '' \
 	    '  the application   http://127.0.0.1:$(GATEWAY_PORT)/docs' \
@@ -88,6 +86,6 @@ test-vm: $(BIN)/.test ## Tests in a virtual machine: reboots, power cuts, an upg
 bench: $(BIN)/.test ## Measure; see benchmarks/README.md
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-clean: ## Remove .venv, caches and the built root file systems
+clean: ## Remove .venv and caches
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find supervisor tests configs benchmarks -name __pycache__ -prune -exec rm -rf {} +

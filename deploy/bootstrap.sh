@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the Debian or Ubuntu packages that a target of the Makefile needs, and only those that are missing.
 #
-#   sh deploy/bootstrap.sh run      what `make run` needs: venv, mmdebstrap, libseccomp
+#   sh deploy/bootstrap.sh run      what `make run` needs: venv, libseccomp, where base images come from
 #   sh deploy/bootstrap.sh test     the same, and what the tests ask for
 #   sh deploy/bootstrap.sh vm       the same, and qemu for `make test-vm`
 #
@@ -33,7 +33,9 @@ has() { command -v "$1"; }
 need python3 has "$python"
 need python3-venv "$python" -c 'import ensurepip, venv'
 need libseccomp2 library libseccomp.so.2
+need skopeo has skopeo
 need mmdebstrap has mmdebstrap
+need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 case $purpose in
 run) ;;
@@ -44,8 +46,6 @@ test | vm)
     need e2fsprogs has mkfs.ext4
     need zstd has zstd
     need busybox-static has busybox
-    need skopeo has skopeo
-    need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
     need git has git
     [ "$purpose" = test ] || need qemu-system-x86 has qemu-system-x86_64
     ;;

@@ -90,7 +90,8 @@ def check(what: str, holds: bool, answer: Answer) -> None:
 def prove(client: Client) -> None:
     """The whole round. Raises NotProvedError."""
     answer = client.until("health", lambda: client.ask("GET", "/health"), 200)
-    check("gateway, auth, database and cache answer", set(answer.body) == {"auth", "cache", "db"}, answer)
+    parts = {"auth", "cache", "db", "queue"}
+    check("gateway, auth, database, cache and queue answer", set(answer.body) == parts, answer)
 
     user = {"name": f"smoke-{secrets.token_hex(4)}", "password": secrets.token_hex(8)}
     answer = client.ask("POST", "/signup", user)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -19,14 +20,18 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = CHECKOUT / "configs/fastapi"
 SHIPKEEPER = (sys.executable, "-m", "supervisor.cli.main")
-SERVICES = ("auth", "cache", "db", "gateway", "worker")
+SERVICES = ("auth", "cache", "db", "gateway", "queue", "worker")
+PORTS = tuple(
+    f"{name}_PORT" for name in ("GATEWAY", "AUTH", "DB", "CACHE", "QUEUE", "QUEUE_DIST", "QUEUE_EPMD")
+)
 # What is waited for at most; nothing here is expected to take long.
 PATIENCE_S = 60.0
+BUILD_S = 500.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +41,17 @@ class Supervised:
     environment: dict[str, str]
     url: str
 
-    def shipkeeper(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the CLI on the example."""
+    def shipkeeper(
+        self, *arguments: str, timeout_s: float = PATIENCE_S * 2, directory: Path = EXAMPLE
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the CLI on the example, or on another one."""
         return subprocess.run(
             [*SHIPKEEPER, *arguments],
-            cwd=EXAMPLE,
+            cwd=directory,
             env=self.environment,
             text=True,
             capture_output=True,
-            timeout=PATIENCE_S * 2,
+            timeout=timeout_s,
             check=False,
         )
 
@@ -73,27 +80,25 @@ class Supervised:
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[Supervised]:
-    """Build the roots (cached), start a daemon, bring the example up; afterwards nothing is left."""
+    """Start a daemon, build the images, bring the example up; afterwards nothing is left."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    built = subprocess.run([EXAMPLE / "build-rootfs.sh"], text=True, capture_output=True, check=False)
-    assert built.returncode == 0, built.stderr
-    ports = free_ports(5)
+    *ports, metrics = free_ports(len(PORTS) + 1)
     with tempfile.TemporaryDirectory(prefix="fastapi-") as temporary:
         environment = {
             **os.environ,
             "PYTHONPATH": str(CHECKOUT),
             "SHIPKEEPER_STATE_DIR": f"{temporary}/state",
             "SHIPKEEPER_RUN_DIR": f"{temporary}/run",
-            "SHIPKEEPER_METRICS_ADDRESS": f"127.0.0.1:{ports[4]}",
+            "SHIPKEEPER_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
             "CRASH_AFTER_SECONDS": "",
-            **dict(
-                zip(("GATEWAY_PORT", "AUTH_PORT", "DB_PORT", "CACHE_PORT"), map(str, ports), strict=False)
-            ),
+            **dict(zip(PORTS, map(str, ports), strict=True)),
         }
         supervised = Supervised(environment, f"http://127.0.0.1:{ports[0]}")
         with running_daemon(environment, Path(temporary)):
             try:
+                built = supervised.shipkeeper("build", timeout_s=BUILD_S)
+                assert built.returncode == 0, built.stdout + built.stderr
                 up = supervised.shipkeeper("up", "-d")
                 assert up.returncode == 0, up.stdout + up.stderr
                 yield supervised
@@ -115,16 +120,18 @@ def test_each_service_has_a_root_of_its_own(example: Supervised) -> None:
         found[service] = (
             (root / "usr/bin/redis-server").exists(),
             any((root / "usr/lib/postgresql").glob("*/bin/postgres")),
-            (root / "usr/lib/python3/dist-packages/fastapi").exists(),
+            any(root.glob("usr/local/lib/python3*/*-packages/fastapi")),
+            (root / "usr/lib/rabbitmq").exists(),
             (root / "usr/bin/git").exists(),
         )
-    app = (False, False, True, False)
+    app = (False, False, True, False, False)
     assert found == {
         "auth": app,
         "gateway": app,
         "worker": app,
-        "cache": (True, False, False, False),
-        "db": (False, True, False, False),
+        "cache": (True, False, False, False, False),
+        "db": (False, True, False, False, False),
+        "queue": (False, False, False, True, False),
     }
 
 
@@ -139,6 +146,18 @@ def test_a_killed_part_comes_back_and_the_whole_works(example: Supervised, servi
     example.smoke()
     # The worker ends by itself where it loses the cache or the database, and by the smoke test.
     assert {other: example.pid(other) for other in others} == others
+
+
+def test_a_second_build_builds_nothing(example: Supervised) -> None:
+    """Every step is cached, and every image is the one that is there."""
+    images = example.shipkeeper("images", "--format", "json").stdout
+    again = example.shipkeeper("build", "--progress", "plain")
+    assert again.returncode == 0, again.stderr
+    steps = [line for line in (again.stdout + again.stderr).splitlines() if "] RUN " in line]
+    cached = [line for line in (again.stdout + again.stderr).splitlines() if line.endswith(" CACHED")]
+    assert steps
+    assert len(cached) >= len(steps)
+    assert example.shipkeeper("images", "--format", "json").stdout == images
 
 
 def test_up_again_changes_nothing(example: Supervised) -> None:
@@ -159,6 +178,27 @@ def test_what_was_written_survives_a_stop_and_a_start(example: Supervised) -> No
     assert started.returncode == 0, started.stderr
     example.smoke()
     assert example.shipkeeper("logs", "--no-log-prefix", "db").stdout.count("first start") == 1
+
+
+def test_versions_of_python_and_of_a_library_side_by_side(example: Supervised) -> None:
+    """configs/two-versions: each service sees its own, and the host's Python is none of them."""
+    place = CHECKOUT / "configs/two-versions"
+    try:
+        up = example.shipkeeper("up", "-d", "--build", timeout_s=BUILD_S, directory=place)
+        assert up.returncode == 0, up.stdout + up.stderr
+
+        def said() -> list[str]:
+            logs = example.shipkeeper("logs", "--no-log-prefix", directory=place).stdout
+            return sorted(line for line in logs.splitlines() if line.startswith("python"))
+
+        wait_until("all have said what they see", lambda: len(said()) == 3)
+        assert [re.sub(r"(3\.\d+)\.\d+", r"\1", line) for line in said()] == [
+            "python 3.11, click 8.0.4",
+            "python 3.11, click 8.1.8",
+            "python 3.13, click 8.1.8",
+        ]
+    finally:
+        assert example.shipkeeper("down", directory=place).returncode == 0
 
 
 @contextlib.contextmanager

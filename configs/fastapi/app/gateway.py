@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable
 from typing import Any
 
+import aio_pika
 import httpx
 import store
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
@@ -62,10 +63,14 @@ async def health(response: Response) -> dict[str, str]:
     async def database_answers() -> None:
         await (await store.database()).fetchval("SELECT 1")
 
+    async def queue_answers() -> None:
+        await (await store.channel()).close()
+
     parts: dict[str, Awaitable[Any]] = {
         "auth": auth_answers(),
         "cache": store.cache.ping(),
         "db": database_answers(),
+        "queue": queue_answers(),
     }
     results = await asyncio.gather(*parts.values(), return_exceptions=True)
     if any(isinstance(result, BaseException) for result in results):
@@ -92,7 +97,10 @@ async def log_in(credentials: dict[str, str]) -> Any:
 async def write(note: Note, name: str = Depends(user)) -> dict[str, str]:
     """Queue a note for the worker."""
     job = {"id": str(uuid.uuid4()), "author": name, "text": note.text, "crash": note.crash}
-    await store.cache.lpush("jobs", json.dumps(job))
+    message = aio_pika.Message(json.dumps(job).encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+    async with await store.channel() as channel:
+        # Returns when the queue has it on its disk.
+        await channel.default_exchange.publish(message, routing_key=store.JOBS, timeout=5)
     return {"id": job["id"]}
 
 

@@ -1,7 +1,7 @@
 """Settings and connections that the three programs of this example share.
 
-Nothing is connected until it is used, and a lost connection is made again at the next use: the database and
-the cache are restarted like everything else, and may be away when a request comes.
+Nothing is connected until it is used, and a lost connection is made again at the next use: database, cache
+and queue are restarted like everything else, and may be away when a request comes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 
+import aio_pika
+import aio_pika.abc
+import aio_pika.exceptions
 import asyncpg
 import redis.asyncio
 import redis.exceptions
@@ -25,7 +28,11 @@ UNAVAILABLE = (
     asyncpg.exceptions.InterfaceError,
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
+    aio_pika.exceptions.AMQPError,
+    aio_pika.exceptions.ChannelInvalidStateError,
 )
+
+JOBS = "jobs"
 
 cache = redis.asyncio.Redis(
     host="127.0.0.1",
@@ -57,3 +64,41 @@ async def database() -> asyncpg.Pool:
             )
             _pool = await pool
         return _pool
+
+
+_connection: aio_pika.abc.AbstractConnection | None = None
+_connecting = asyncio.Lock()
+
+
+async def channel() -> aio_pika.abc.AbstractChannel:
+    """A new channel to RabbitMQ, with the queue of jobs declared, which is on disk as its messages are.
+
+    Raises one of UNAVAILABLE.
+    """
+    global _connection  # noqa: PLW0603 (one for each process)
+    async with _connecting:
+        if _connection is not None:
+            try:
+                return await _with_queue(_connection)
+            except (RuntimeError, *UNAVAILABLE):
+                _connection = None  # lost, which is seen only when it is used
+        _connection = await aio_pika.connect(
+            host="127.0.0.1",
+            port=int(os.environ["QUEUE_PORT"]),
+            login="app",
+            password=os.environ["QUEUE_PASSWORD"],
+            timeout=5,
+        )
+        return await _with_queue(_connection)
+
+
+async def _with_queue(connection: aio_pika.abc.AbstractConnection) -> aio_pika.abc.AbstractChannel:
+    opened = await connection.channel(publisher_confirms=True)
+    await opened.declare_queue(JOBS, durable=True)
+    return opened
+
+
+async def close() -> None:
+    """Let go of the queue; the others need no farewell."""
+    if _connection is not None:
+        await _connection.close()

@@ -1,6 +1,6 @@
 """The worker: takes notes from the queue and writes them to the database. Dies now and then, by itself.
 
-A job is moved to a second list while it is worked on, and goes back when the worker starts again, so a death
+A job is acknowledged when it is stored, and the queue gives one that was not to the next worker, so a death
 at any moment loses none; writing one twice changes nothing. That is a program's half of the bargain with a
 supervisor that restarts it.
 """
@@ -20,24 +20,28 @@ import store
 
 async def work() -> None:
     """Take jobs for ever."""
-    while await store.cache.lmove("taken", "jobs", "RIGHT", "RIGHT") is not None:
-        print("put back a job that the last worker had taken", flush=True)
+    channel = await store.channel()
+    await channel.set_qos(prefetch_count=1)
+    jobs = await channel.get_queue(store.JOBS)
     print("waiting for jobs", flush=True)
-    while True:
-        taken = await store.cache.blmove("jobs", "taken", 0, "RIGHT", "LEFT")
-        job = json.loads(taken)
-        if job["crash"] and await store.cache.set(f"crashed:{job['id']}", 1, nx=True, ex=3600):
-            print(f"asked to crash on job {job['id']}", flush=True)
-            os.abort()
-        await (await store.database()).execute(
-            "INSERT INTO notes (id, author, text) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            uuid.UUID(job["id"]),
-            job["author"],
-            job["text"],
-        )
-        await store.cache.delete(f"notes:{job['author']}")
-        await store.cache.lrem("taken", 1, taken)
-        print(f"stored job {job['id']}", flush=True)
+    async with jobs.iterator() as messages:
+        async for message in messages:
+            if message.redelivered:
+                print("again: a job that the last worker had taken", flush=True)
+            job = json.loads(message.body)
+            if job["crash"] and not message.redelivered:
+                print(f"asked to crash on job {job['id']}", flush=True)
+                os.abort()
+            await (await store.database()).execute(
+                "INSERT INTO notes (id, author, text) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                uuid.UUID(job["id"]),
+                job["author"],
+                job["text"],
+            )
+            await store.cache.delete(f"notes:{job['author']}")
+            await message.ack()
+            print(f"stored job {job['id']}", flush=True)
+    raise ConnectionError("the queue went away")
 
 
 async def crash_now_and_then() -> None:
@@ -66,11 +70,17 @@ async def main() -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     tasks = [asyncio.create_task(coroutine) for coroutine in (work(), crash_now_and_then(), stop.wait())]
-    pending: set[asyncio.Task[object]] = set(tasks)
-    while not stop.is_set():
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+    try:
+        while not stop.is_set():
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            tasks = [task for task in tasks if task not in done]
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await store.close()
     print("stopped; what was taken goes back at the next start", flush=True)
 
 
@@ -78,4 +88,4 @@ try:
     asyncio.run(main())
 except store.UNAVAILABLE as error:
     # One line instead of a traceback for what is no bug: the others are just starting, or being restarted.
-    sys.exit(f"cannot reach the cache or the database: {error}")
+    sys.exit(f"cannot reach queue, cache or database: {error}")
