@@ -20,7 +20,7 @@ def settings(tmp_path: Path, text: str) -> Settings:
 
 def test_the_shipped_recipes_are_read_and_their_dockerfiles_are_in_order() -> None:
     shipped = shipped_recipes()
-    assert sorted(shipped) == ["debian:bookworm", "debian:bookworm-slim", "python:3.11-slim"]
+    assert {"debian:bookworm", "debian:bookworm-slim", "python:3.11-slim"} <= shipped.keys()
     for name, directory in shipped.items():
         recipe = read_recipe(directory)
         _, problems = parse_dockerfile(recipe.dockerfile, name)
