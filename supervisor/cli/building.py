@@ -215,7 +215,10 @@ def make_view(mode: Mode) -> View:
     return View(mode, progress_stream())
 
 
-def until_done(work: Coroutine[object, object, T]) -> T:
+_CANCELLED = "the build was cancelled; what its finished steps made is kept in the cache"
+
+
+def until_done(work: Coroutine[object, object, T], *, cancelled: str = _CANCELLED) -> T:
     """Run to the end; SIGINT, SIGTERM and SIGHUP cancel it, and then the command ends with 128 + signal."""
     caught: list[int] = []
 
@@ -235,7 +238,7 @@ def until_done(work: Coroutine[object, object, T]) -> T:
     try:
         return asyncio.run(main())
     except asyncio.CancelledError:
-        output.print_error("the build was cancelled; what its finished steps made is kept in the cache")
+        output.print_error(cancelled)
         sys.exit(128 + caught[0] if caught else CANCELLED)
 
 

@@ -32,7 +32,8 @@ def pull_first(context: Context, loaded: Loaded, *, policy: str | None, only_tel
         fail(FAILED, str(error))
         return True
     if wanted and not only_tell:
-        asyncio.run(_get(context, wanted, form))
+        if not asyncio.run(bring(context, wanted, form)):
+            raise SystemExit(FAILED)
     elif only_tell:
         for name in wanted:
             image = parse_reference(name).familiar
@@ -71,8 +72,11 @@ def _is_there(store: ImageStore, name: str) -> bool:
     return True
 
 
-async def _get(context: Context, wanted: dict[str, bool], form: str) -> None:
-    """All at once; what cannot be had is said of each, and then the command ends."""
+async def bring(context: Context, wanted: dict[str, bool], form: str) -> bool:
+    """Get images, all at once, and say of each what cannot be had; whether all are there.
+
+    wanted: as `_wanted`. Raises StoreError, OSError where there can be no store.
+    """
     async with tools(context) as shared:
 
         async def one(name: str, pull: bool) -> None:
@@ -96,5 +100,4 @@ async def _get(context: Context, wanted: dict[str, bool], form: str) -> None:
         if not isinstance(error, (BuildError, StoreError, OSError)):
             raise error
         output.print_error(str(error))
-    if failed:
-        raise SystemExit(FAILED)
+    return not failed

@@ -34,8 +34,9 @@ _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 def run(context: Context, /, detach: bool, image: str, command: tuple[str, ...], **given: Any) -> None:
     """Run COMMAND, or what IMAGE says, in a new container; show what it writes, and wait for its end.
 
-    The image is one that `shipkeeper images` lists; `pull`, `build` and `load` bring others. Signals are
-    passed on to it. It has no stdin and no terminal (there is no -i and no -t yet).
+    An image that is not here is looked for as `up` does it: in its registry, then among the recipes, if
+    --pull does not say otherwise. Signals are passed on to it. It has no stdin and no terminal (there is no
+    -i and no -t yet).
 
     \b
     Exit code: the command's own, 128+n for its death by signal n;
@@ -45,7 +46,7 @@ def run(context: Context, /, detach: bool, image: str, command: tuple[str, ...],
     """
     client = context.client
     try:
-        made = _create(client, given, image, command)
+        made = _create(context, given, image, command)
         if detach:
             client.call("POST", f"/containers/{made}/start")
             click.echo(made)
@@ -65,19 +66,29 @@ def run(context: Context, /, detach: bool, image: str, command: tuple[str, ...],
 def create(context: Context, /, image: str, command: tuple[str, ...], **given: Any) -> None:
     """Make a container as `run` does, and print its id; `start` starts it."""
     try:
-        click.echo(_create(context.client, given, image, command))
+        click.echo(_create(context, given, image, command))
     except (ApiError, UnreachableError) as error:
         output.print_error(str(error))
         sys.exit(DAEMON_FAILED)
 
 
-def _create(client: Client, given: dict[str, Any], image: str, command: tuple[str, ...]) -> str:
+def _create(context: Context, given: dict[str, Any], image: str, command: tuple[str, ...]) -> str:
     cidfile = given["cidfile"]
+    client = context.client
     try:
         body = json.dumps(document(given, image, command)).encode()
         if cidfile and os.path.lexists(cidfile):
             raise ValueError(f"the cidfile {cidfile} exists already; remove it")
-        made = str(client.call("POST", "/containers/create", {"name": given["name"] or None}, body)["Id"])
+        if given["pull"] == "always":
+            _bring(context, image, again=True)
+        query = {"name": given["name"] or None}
+        try:
+            made = str(client.call("POST", "/containers/create", query, body)["Id"])
+        except ApiError as error:
+            if error.status != 404 or given["pull"] != "missing":
+                raise
+            _bring(context, image, again=False)
+            made = str(client.call("POST", "/containers/create", query, body)["Id"])
         if cidfile:
             with Path(cidfile).open("x", encoding="ascii") as file:
                 file.write(made)
@@ -90,6 +101,27 @@ def _create(client: Client, given: dict[str, Any], image: str, command: tuple[st
             sys.exit(DAEMON_FAILED)
         raise
     return made
+
+
+def _bring(context: Context, image: str, *, again: bool) -> None:
+    """Have an image in the store: from its registry, or a recipe; or end the command. again: it may be there.
+
+    Raises ValueError: that is no name of an image.
+    """
+    # What asks registries and builds is imported only where it is used.
+    from supervisor.cli.building import until_done
+    from supervisor.cli.pulling import bring
+    from supervisor.core.reference import parse_reference
+    from supervisor.image.store import StoreError
+
+    name = str(parse_reference(image))
+    try:
+        work = bring(context, {name: again}, "table")
+        if not until_done(work, cancelled=f"no container was made: getting {image} was cancelled"):
+            sys.exit(DAEMON_FAILED)
+    except (StoreError, OSError) as error:
+        output.print_error(f"cannot get image {image}: {error}; be root, or `shipkeeper pull` it as root")
+        sys.exit(DAEMON_FAILED)
 
 
 def _attached(client: Client, made: str, *, removed: bool) -> int:

@@ -11,6 +11,13 @@ import click
 
 _OPTIONS = (
     click.option("--name", default="", help="Name of the container; one at random without."),
+    click.option(
+        "--pull",
+        type=click.Choice(["always", "missing", "never"]),
+        default="missing",
+        show_default=True,
+        help="When to ask the registry of the image, or its recipe.",
+    ),
     click.option("--rm", is_flag=True, help="Remove it, with what it wrote, when it has ended."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; or your own value."),
     click.option("--env-file", multiple=True, type=click.Path(), help="Lines of NAME=VALUE."),
