@@ -23,7 +23,6 @@ from typing import NamedTuple, NoReturn
 from supervisor.kernel import privileges, process
 from supervisor.kernel import syscalls as sc
 from supervisor.launcher import identity, init, plan, stdio
-from supervisor.launcher.ahead import Ahead
 from supervisor.launcher.order import Order, from_bytes, to_bytes
 from supervisor.launcher.perform import Performer, RowError
 from supervisor.launcher.steps import StepError
@@ -247,15 +246,15 @@ def join(spec: plan.Process, seccomp: bytes | None, given: Given, common: Common
         os._exit(0)
 
 
-def prepare(ahead: Ahead, common: Common) -> None:
+def prepare(caps: list[int] | None, common: Common) -> None:
     """In a spare: do what can be done before the order, and run what a launch will run where it does nothing.
 
     The pages that this touches are copied here and now. Raises OSError, StepError.
     """
     os.setsid()
     set_oom_score(None)
-    if ahead.caps is not None:
-        privileges.bound(list(ahead.caps), common.last_cap)
+    if caps is not None:
+        privileges.bound(caps, common.last_cap)
     spec = plan.Process(["x"], [["PATH", "/"]])
     order = from_bytes(to_bytes(Order(spec, "x", "host", b"", b"x", [], True, False)))
     Performer().run(order.rows, [])

@@ -158,7 +158,7 @@ class Heirs:
         for legacy in self._legacies.values():
             _close(legacy.roots)
         self._legacies.clear()
-        self._spawner.drop_spare()
+        self._spawner.close()
 
 
 def _close(fds: list[int]) -> None:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from supervisor.kernel import privileges, process
 from supervisor.kernel.cgroups import Cgroup
-from supervisor.launcher import child, plan, spare
+from supervisor.launcher import child, nursery, plan, spare
 from supervisor.launcher.ahead import NOTHING, Ahead, Made, ahead_of
 from supervisor.launcher.assemble import assemble
+from supervisor.launcher.descriptors import Descriptors, cgroups_of, moves, stdio_of
 from supervisor.launcher.order import Order, Packed, pack, to_bytes, unpack
 from supervisor.launcher.program import Arena
 from supervisor.launcher.steps import StepError
@@ -54,6 +55,7 @@ class Spawner:
         self._filters: dict[str, bytes] = {}
         self._arena = Arena()
         self._spare: spare.Spare | None = None
+        self._nursery: nursery.Nursery | None = None
         self._next: tuple[Ahead, str] | None = None
 
     # --- the spare ------------------------------------------------------------------------------
@@ -64,14 +66,49 @@ class Spawner:
         if self._spare is not None and self._spare.ahead != self._next[0]:
             self.drop_spare()
         if self._spare is None:
-            with self._signals_blocked():
-                self._spare = spare.make(self._arena, self._common, *self._next)
+            with Descriptors() as fds:
+                channel, far = fds.channel()
+                made = self._clone(channel, far, -1)
+                if made is not None:
+                    self._spare = made.prepare(*self._next, self._arena)
 
     def drop_spare(self) -> None:
         """Have none."""
         if self._spare is not None:
             self._spare.close()
             self._spare = None
+
+    # --- the nursery ----------------------------------------------------------------------------
+    def begin(self) -> None:
+        """Have a nursery: call it when what lives for the launcher's life is there, before the first run."""
+        if self._nursery is None:
+            with contextlib.suppress(OSError), self._signals_blocked():
+                self._nursery = nursery.make(self._arena, self._common)
+
+    def close(self) -> None:
+        """Have none, and no spare."""
+        self.drop_spare()
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
+
+    def _clone(self, channel: socket.socket, far: socket.socket, cgroup_fd: int) -> spare.Spare | None:
+        """A process that waits for an order at the other end of `channel`; None where no nursery can be.
+
+        Raises OSError.
+        """
+        for _ in range(2):
+            self.begin()
+            if self._nursery is None:
+                break
+            try:
+                pid = self._nursery.clone(far, cgroup_fd)
+            except nursery.NurseryError:
+                self._nursery.close()
+                self._nursery = None
+                continue
+            return spare.Spare(pid, os.pidfd_open(pid), channel)
+        return None
 
     # --- launch ---------------------------------------------------------------------------------
     def launch(self, launch: plan.LaunchPlan, cgroup: Cgroup, roots: list[int]) -> Spawned:
@@ -87,21 +124,27 @@ class Spawner:
             self._next = ahead, launch.root
         spec = launch.process
         seccomp = self._filter(spec.seccomp)
-        with _Descriptors() as fds:
-            v1, v2 = _cgroups(cgroup, fds)
-            given, ends = _stdio(fds, tty=spec.tty, stdin=spec.stdin_open, open_stdin=spec.stdin_open)
+        with Descriptors() as fds:
+            v1, v2 = cgroups_of(cgroup, fds)
+            given, ends = stdio_of(fds, tty=spec.tty, stdin=spec.stdin_open, open_stdin=spec.stdin_open)
             if (ready := self._spare) is not None and ready.ahead == ahead:
                 self._spare = None
                 made = Made(bool(roots), ready.ahead)
                 order = to_bytes(self._order(launch, made))
-                if ready.send(order, seccomp, _moves(v1, v2, fds), given, roots):
+                if ready.send(order, seccomp, moves(v1, v2, fds), given, roots):
                     return Spawned(ready.pid, ready.pidfd, ready.channel, *ends, made)
                 ready.close()
             made = Made(bool(roots))
             first = self._order(launch, made)
             fds.stage = "clone"
-            self._arena.load(first.data)
             channel, far = fds.channel()
+            order = to_bytes(first)
+            if spare.fits(order, seccomp) and (born := self._clone(channel, far, v2)) is not None:
+                if not born.send(order, seccomp, v1, given, roots):
+                    os.close(born.pidfd)
+                    raise StepError("clone", errno.ECHILD, "the new process has died")
+                return Spawned(born.pid, born.pidfd, channel, *ends, made)
+            self._arena.load(first.data)
             with self._signals_blocked():
                 pid, pidfd = process.clone(child.NAMESPACES, cgroup_fd=v2)
                 if pid == 0:
@@ -140,9 +183,9 @@ class Spawner:
         ready, self._spare = self._spare, None
         assert ready is not None
         try:
-            with _Descriptors() as fds:
+            with Descriptors() as fds:
                 stdin = packed.stdin_open
-                given, ends = _stdio(fds, tty=packed.tty, stdin=stdin, open_stdin=stdin)
+                given, ends = stdio_of(fds, tty=packed.tty, stdin=stdin, open_stdin=stdin)
                 if not ready.send(unpack(packed), self._filter(packed.seccomp), [], given, roots):
                     raise StepError("clone", errno.ECHILD, "the spare has died")
         except StepError:
@@ -152,11 +195,11 @@ class Spawner:
 
     def unpark(self, parked: Spawned, cgroup: Cgroup) -> None:
         """Have it go on, in a cgroup that exists. What failed before is in its channel. Raises StepError."""
-        with _Descriptors() as fds:
-            v1, v2 = _cgroups(cgroup, fds)
-            moves = _moves(v1, v2, fds)
+        with Descriptors() as fds:
+            v1, v2 = cgroups_of(cgroup, fds)
+            written = moves(v1, v2, fds)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                socket.send_fds(parked.channel, [b"!"], moves)
+                socket.send_fds(parked.channel, [b"!"], written)
 
     def let_go(self, fds: list[int]) -> tuple[int, int]:
         """Close descriptors, but have another process be the last to close them: it may wait for a disk.
@@ -178,11 +221,11 @@ class Spawner:
     def join(self, spec: plan.Process, cgroup: Cgroup, target: int) -> Spawned:
         """Clone the helper of an exec into the run that `target` is a pidfd of. Raises StepError."""
         _check_command(spec)
-        with _Descriptors() as fds:
-            v1, v2 = _cgroups(cgroup, fds)
+        with Descriptors() as fds:
+            v1, v2 = cgroups_of(cgroup, fds)
             seccomp = self._filter(spec.seccomp)
             # An exec always gives three descriptors; without stdin_open nobody reads from the first.
-            given, ends = _stdio(fds, tty=spec.tty, stdin=True, open_stdin=spec.stdin_open)
+            given, ends = stdio_of(fds, tty=spec.tty, stdin=True, open_stdin=spec.stdin_open)
             channel, far = fds.channel()
             fds.stage = "clone"
             with self._signals_blocked():
@@ -221,86 +264,3 @@ class Spawner:
 def _check_command(spec: plan.Process) -> None:
     if not spec.argv:
         raise StepError("exec", errno.ENOENT, "no command specified")
-
-
-def _cgroups(cgroup: Cgroup, fds: _Descriptors) -> tuple[list[int], int]:
-    """Its v1 parts, to write into, and the directory of its v2 part."""
-    fds.stage = "cgroup"
-    return fds.theirs_all(cgroup.open_v1()), fds.their(cgroup.open_v2())
-
-
-def _moves(v1: list[int], v2: int, fds: _Descriptors) -> list[int]:
-    """Where a process writes itself in that was not born in the v2 part."""
-    if v2 < 0:
-        return v1
-    fds.stage = "cgroup"
-    return [*v1, fds.their(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=v2))]
-
-
-def _stdio(
-    fds: _Descriptors, *, tty: bool, stdin: bool, open_stdin: bool
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """What the child is given, and our ends. stdin: make that pipe, whether the child reads it or not."""
-    fds.stage = "stdio"
-    if tty:
-        return (-1, -1, -1), (-1, -1, -1)
-    reading = end = -1
-    if stdin:
-        reading, end = fds.pipe(ours_reads=False)
-    out, stdout = fds.pipe(ours_reads=True)
-    err, stderr = fds.pipe(ours_reads=True)
-    return (reading if open_stdin else -1, out, err), (end, stdout, stderr)
-
-
-class _Descriptors:
-    """Of one launch: theirs are closed at the end, ours only if it fails. An OSError becomes a StepError."""
-
-    def __init__(self) -> None:
-        self.stage = ""
-        self._theirs: list[int] = []
-        self._ours: list[int] = []
-        self._sockets: list[socket.socket] = []
-
-    def __enter__(self) -> _Descriptors:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        for fd in self._theirs:
-            os.close(fd)
-        if self._sockets:
-            self._sockets[1].close()
-        if error is None:
-            return
-        for fd in self._ours:
-            os.close(fd)
-        if self._sockets:
-            self._sockets[0].close()
-        if isinstance(error, OSError):
-            where = f": {error.filename}" if error.filename else ""
-            raise StepError(self.stage, error.errno or 0, f"{error.strerror}{where}") from error
-
-    def their(self, fd: int) -> int:
-        """Theirs, if it is one."""
-        if fd >= 0:
-            self._theirs.append(fd)
-        return fd
-
-    def theirs_all(self, fds: list[int]) -> list[int]:
-        """All of them theirs."""
-        self._theirs += fds
-        return fds
-
-    def pipe(self, *, ours_reads: bool) -> tuple[int, int]:
-        """(theirs, ours)."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        ours, theirs = (reading, writing) if ours_reads else (writing, reading)
-        self._theirs.append(theirs)
-        self._ours.append(ours)
-        return theirs, ours
-
-    def channel(self) -> tuple[socket.socket, socket.socket]:
-        """(ours, theirs)."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sockets = [ours, theirs]
-        ours.setblocking(False)
-        return ours, theirs

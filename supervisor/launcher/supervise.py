@@ -44,7 +44,7 @@ class Launcher:
     def prepare(self, wake_fd: int) -> None:
         """When the signals are set up. wake_fd: readable after a signal."""
         context = self._context
-        spawner = Spawner(spares=self._quick_moves)
+        self._spawner = spawner = Spawner(spares=self._quick_moves)
         remains = Remains(context)
         self._remains = remains
         self._stops = Stops(context)
@@ -67,6 +67,7 @@ class Launcher:
 
     def run(self) -> None:
         """Until Quit, or until idle after SIGTERM."""
+        self._spawner.begin()
         self._context.loop.run(self._done)
         self._close()
 

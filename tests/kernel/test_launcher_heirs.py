@@ -67,7 +67,34 @@ async def test_a_run_that_is_not_asked_for_leaves_nothing(bench: Bench) -> None:
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
     await bench.until(lambda: not holds() and not bench.cgroup_directories(), "the overlay to go")
-    await bench.until(lambda: len(children()) <= 2, "all but the log writer and the spare to go")
+    await bench.until(lambda: len(children()) <= 3, "all but log writer, nursery and spare to go")
+
+
+@scenario
+async def test_a_nursery_that_is_killed_is_made_again(bench: Bench) -> None:
+    """Runs go on, the next one begins, and nothing is left of the killed one. SIGTERM it does not heed."""
+    bench.send(protocol.Hello(protocol.VERSION))
+    launcher = (await bench.event(protocol.State)).pid
+
+    def forks() -> list[int]:
+        """Children that are the launcher's own program: the nursery, and after a run the spare."""
+        found = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+        return [int(pid) for pid in found if b"launcher.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    await bench.until(lambda: len(forks()) == 1, "the nursery")
+    (nursery,) = forks()
+    await bench.start("sleep", "1000", run=1)
+    os.kill(nursery, signal.SIGTERM)
+    await bench.start("sleep", "1000", instance="second", run=1)
+    assert nursery in forks()
+    os.kill(nursery, signal.SIGKILL)
+    await bench.start("sleep", "1000", instance="third", run=1)
+    assert nursery not in forks()
+    for instance in ("web", "second", "third"):
+        bench.send(protocol.Kill(instance, 1))
+        await bench.event(protocol.Exited, instance=instance, run=1)
+    await bench.run("true", run=2)
+    await bench.until(lambda: len(forks()) <= 2, "nothing but nursery and spare to be left")
 
 
 @scenario
@@ -96,7 +123,7 @@ async def test_a_parked_life_that_dies_before_it_is_asked_for_is_not_lost(bench:
         return Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
 
     info = await bench.start("sleep", "1000", steps=steps, run=1)
-    await bench.until(lambda: len(children()) == 3, "log writer, run and spare")
+    await bench.until(lambda: len(children()) == 4, "log writer, nursery, run and spare")
     await bench.settled()
     there.unlink()
     os.kill(info.pid, signal.SIGKILL)
