@@ -89,6 +89,10 @@ def _serve(channel: socket.socket, arena: Arena, common: child.Common) -> NoRetu
         sc.close_all_but([channel.fileno()])
         gc.disable()
         gc.freeze()
+        with contextlib.suppress(OSError, ValueError):  # for people only
+            words = process.own_command()
+            start = words[: words.index("-m") + 1]
+            process.show_as([*start, "supervisor.launcher.nursery", *words[words.index("--run-dir") :]])
         space = socket.CMSG_SPACE(2 * 4)
         while True:
             said, ancillary, _, _ = channel.recvmsg(1, space, socket.MSG_CMSG_CLOEXEC)

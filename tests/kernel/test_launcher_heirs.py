@@ -77,9 +77,9 @@ async def test_a_nursery_that_is_killed_is_made_again(bench: Bench) -> None:
     launcher = (await bench.event(protocol.State)).pid
 
     def forks() -> list[int]:
-        """Children that are the launcher's own program: the nursery, and after a run the spare."""
+        """The nursery, and what it has cloned that is not another program yet: the spare."""
         found = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-        return [int(pid) for pid in found if b"launcher.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in found if b"launcher.nursery" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     await bench.until(lambda: len(forks()) == 1, "the nursery")
     (nursery,) = forks()
