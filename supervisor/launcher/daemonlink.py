@@ -121,12 +121,12 @@ class DaemonLink:
         return codec.decode(data)
 
     def close(self) -> None:
-        """Close both sockets and remove the path."""
-        self.drop()
-        self._epoll.unregister(self.listener_fd)
-        self._listener.close()
+        """Close both sockets and remove the path; that first: who is told must not connect here again."""
         with contextlib.suppress(OSError):
             os.unlink(self.path)
+        self._epoll.unregister(self.listener_fd)
+        self._listener.close()
+        self.drop()
 
 
 def _close(fds: list[int]) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import gc
 import os
+import select
 import signal
 import socket
 import struct
@@ -25,6 +26,7 @@ from supervisor.launcher.program import Arena
 
 _ANSWER = struct.Struct("=ii")  # errno or 0, pid
 _PATIENCE_S = 10
+_DYING_MS = 1000
 
 
 class NurseryError(Exception):
@@ -57,10 +59,14 @@ class Nursery(NamedTuple):
         return int(pid)
 
     def close(self) -> None:
-        """It ends, and is reaped if that is at once; else as every stranger."""
+        """It ends, and is reaped if that is soon; else as every stranger."""
         self.channel.close()
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        # One that had not come to close what it was forked with still holds the launcher's lock.
+        dead = select.poll()
+        dead.register(self.pidfd, select.POLLIN)
+        dead.poll(_DYING_MS)
         os.close(self.pidfd)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from supervisor.kernel import privileges, process
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.launcher import child, nursery, plan, spare
-from supervisor.launcher.ahead import NOTHING, Ahead, Made, ahead_of
-from supervisor.launcher.assemble import assemble
+from supervisor.launcher.ahead import NOTHING, Ahead, Made
 from supervisor.launcher.descriptors import Descriptors, cgroups_of, moves, stdio_of
 from supervisor.launcher.order import Order, Packed, pack, to_bytes, unpack
 from supervisor.launcher.program import Arena
 from supervisor.launcher.steps import StepError
+from supervisor.launcher.templates import Assembly, Templates
 
 _PROGRAMS = 64
 
@@ -54,6 +54,7 @@ class Spawner:
         self._everything = signal.valid_signals()
         self._filters: dict[str, bytes] = {}
         self._arena = Arena()
+        self._templates = Templates(self._arena.address)
         self._spare: spare.Spare | None = None
         self._nursery: nursery.Nursery | None = None
         self._next: tuple[Ahead, str] | None = None
@@ -119,7 +120,8 @@ class Spawner:
         if launch.net not in ("host", "none"):
             raise StepError("network", 0, f"cannot use network {launch.net!r}: it is host or none")
         _check_command(launch.process)
-        ahead = ahead_of(launch)
+        assembly = self._templates.look(launch)
+        ahead = assembly.ahead
         if self._next != (ahead, launch.root):
             self._next = ahead, launch.root
         spec = launch.process
@@ -130,12 +132,12 @@ class Spawner:
             if (ready := self._spare) is not None and ready.ahead == ahead:
                 self._spare = None
                 made = Made(bool(roots), ready.ahead)
-                order = to_bytes(self._order(launch, made))
+                order = to_bytes(self._order(assembly, made))
                 if ready.send(order, seccomp, moves(v1, v2, fds), given, roots):
                     return Spawned(ready.pid, ready.pidfd, ready.channel, *ends, made)
                 ready.close()
             made = Made(bool(roots))
-            first = self._order(launch, made)
+            first = self._order(assembly, made)
             fds.stage = "clone"
             channel, far = fds.channel()
             order = to_bytes(first)
@@ -151,8 +153,9 @@ class Spawner:
                     child.launch(first, seccomp, child.Given(far, v1, given, roots), self._common)
         return Spawned(pid, pidfd, channel, *ends, made)
 
-    def _order(self, launch: plan.LaunchPlan, made: Made, *, parks: bool = False) -> Order:
-        program = assemble(launch, self._arena.address, made)
+    def _order(self, assembly: Assembly, made: Made, *, parks: bool = False) -> Order:
+        program = self._templates.program(assembly, made)
+        launch = assembly.launch
         return Order(
             launch.process,
             launch.hostname,
@@ -169,10 +172,11 @@ class Spawner:
         """The order for the next run by this plan, for `park`; None if it cannot be. Raises StepError."""
         if any(isinstance(step, plan.Mount) and step.fstype == "cgroup2" for step in launch.steps):
             return None  # which cgroup it shows is settled when it is mounted
-        ahead = ahead_of(launch)
+        assembly = self._templates.look(launch)
+        ahead = assembly.ahead
         if self._next is not None and self._next[0] == ahead:
             ahead = self._next[0]  # one object for all that are equal
-        return pack(self._order(launch, Made(True, ahead), parks=True), ahead)
+        return pack(self._order(assembly, Made(True, ahead), parks=True), ahead)
 
     def can_park(self, packed: Packed) -> bool:
         """Whether the spare is there and the right one."""
