@@ -14,7 +14,18 @@ from pathlib import Path
 from aiohttp import web
 
 from supervisor import __version__
-from supervisor.api import attach, containers, create, events, execs, logs, projects, services
+from supervisor.api import (
+    archive,
+    attach,
+    commit,
+    containers,
+    create,
+    events,
+    execs,
+    logs,
+    projects,
+    services,
+)
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.state import StateError
 from supervisor.kernel.seccomp import SeccompError
@@ -31,7 +42,7 @@ def application(daemon: Daemon) -> web.Application:
     """All resources over one daemon."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     routes = [web.get("/_ping", _ping), web.get("/version", _version)]
-    for module in (create, attach, containers, services, projects, logs, execs, events):
+    for module in (create, attach, archive, commit, containers, services, projects, logs, execs, events):
         routes += module.routes(daemon)
     # Docker's clients put the version of the API that they speak before every path.
     routes += [web.route(r.method, f"{_VERSION}{r.path}", r.handler) for r in routes]

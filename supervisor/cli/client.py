@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from io import BufferedReader
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from supervisor.cli.errors import ApiError, UnreachableError
@@ -76,6 +78,28 @@ class Client:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def download(
+        self, path: str, query: Mapping[str, object] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a GET, headers read and body not."""
+        response, connection = self._request("GET", path, query, None)
+        try:
+            yield response
+        finally:
+            connection.close()
+
+    def upload(self, path: str, query: Mapping[str, object] | None, body: IO[bytes]) -> None:
+        """PUT a body of a length that nobody knows yet."""
+        _, connection = self._request("PUT", path, query, body)
+        connection.close()
+
+    def head(self, path: str, query: Mapping[str, object] | None = None) -> Message:
+        """The headers of an answer."""
+        response, connection = self._request("HEAD", path, query, None)
+        connection.close()
+        return response.headers
+
     def hijack(self, path: str, body: bytes, query: Mapping[str, object] | None = None) -> Hijacked:
         """A request after which the connection is a raw stream, the caller's."""
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
@@ -88,7 +112,7 @@ class Client:
         method: str,
         path: str,
         query: Mapping[str, object] | None,
-        body: bytes | None,
+        body: bytes | IO[bytes] | None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> tuple[http.client.HTTPResponse, _Connection]:

@@ -26,6 +26,7 @@ _VERBS = {
     "run": ("run", "create"),
     "build": ("build",),
     "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
+    "copying": ("cp", "export", "commit"),
     "moving": ("pull", "push", "login", "logout"),
     "system": ("daemon", "doctor", "completion", "version"),
 }

@@ -51,7 +51,7 @@ def unpack_tar(plain: IO[bytes], name: str, root: str, bounds: Bounds, *, layer:
     end. Raises ArchiveError, OSError, and what reading `plain` raises.
     """
     try:
-        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_BoundedHeader) as archive:
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=BoundedHeader) as archive:
             _Unpacking(name, root, bounds, layer=layer).run(archive)
         left = bounds.max_bytes
         while data := plain.read(_CHUNK_BYTES):  # what follows the end mark counts for digests
@@ -62,7 +62,7 @@ def unpack_tar(plain: IO[bytes], name: str, root: str, bounds: Bounds, *, layer:
         raise ArchiveError(f"cannot unpack {name}: {error}; is it a tar archive, and whole?") from error
 
 
-class _BoundedHeader(tarfile.TarInfo):
+class BoundedHeader(tarfile.TarInfo):
     """tarfile reads long names and pax records into memory, as long as they say they are."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
