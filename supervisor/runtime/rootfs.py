@@ -56,7 +56,7 @@ def prepare_instance(
         submounts = _submounts(files, view) if spec.rootfs.kind == "host" else ()
         stack = LayerStack(lowers)
         hostname = service_hostname(spec, instance_id, view.facts)
-        for place in (files.base, files.etc, files.upper, files.work, files.volumes):
+        for place in (files.base, files.etc, files.upper, files.work):
             os.makedirs(place, 0o711 if place == files.base else 0o755, exist_ok=True)
         for submount in filter(lambda submount: submount.lowers, submounts):
             os.makedirs(submount.upper, 0o755, exist_ok=True)
@@ -272,11 +272,17 @@ def _record(files: InstancePaths) -> str | None:
 
 
 def _write_record(files: InstancePaths, digest: str) -> None:
+    """On the disk before the first run only if it says more than that there was a set-up.
+
+    A power cut may lose the rest: then the set-up is done again, which changes nothing that is there. Waiting
+    for the disk would be most of the time that the set-up takes.
+    """
     path = f"{files.base}/prepared.json"
     with open(f"{path}.new", "w", encoding="utf-8") as file:
         json.dump({"archive": digest}, file)
-        file.flush()
-        os.fsync(file.fileno())
+        if digest:
+            file.flush()
+            os.fsync(file.fileno())
     os.rename(f"{path}.new", path)
 
 
