@@ -6,6 +6,7 @@ As Docker Compose does: by `pull_policy`, or --pull for all; services that are b
 from __future__ import annotations
 
 import asyncio
+import time
 
 from supervisor.cli import output
 from supervisor.cli.building import tools
@@ -55,6 +56,11 @@ def _wanted(context: Context, loaded: Loaded, policy: str | None) -> dict[str, b
         match policy or source.policy or "missing":
             case "always":
                 found[source.image] = True
+            case "every":
+                store = store or ImageStore(context.settings.paths.images)
+                pulled_s = store.pulled_s(parse_reference(source.image))
+                if pulled_s is None or not 0 <= time.time() - pulled_s < source.every_s:
+                    found[source.image] = True
             case "missing":
                 store = store or ImageStore(context.settings.paths.images)
                 if not _is_there(store, source.image):

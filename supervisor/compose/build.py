@@ -21,6 +21,7 @@ Document = dict[str, Any]
 _POLICY = re.compile(
     r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_(?:[0-9]+[wdhms])+"
 )
+_SECONDS = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _REMOTE = ("git@", "github.com/", "service:")
 _EXAMPLE = "build: ., or build: {context: ., dockerfile: Dockerfile}"
 _NO_EFFECT = {
@@ -53,21 +54,26 @@ def read_secrets(context: Context, node: Node | None) -> dict[str, Secret]:
     return found
 
 
-def read_policy(context: Context, node: Node, path: str) -> tuple[PullPolicy, str]:
-    """(`pull_policy`, its canonical form)."""
+def read_policy(context: Context, node: Node, path: str) -> tuple[PullPolicy, int, str]:
+    """(`pull_policy`, how old the last pull may be in seconds, its canonical form)."""
     reader = context.reader
     text = reader.string(node, path, "missing")
     if text is None or text == "":
-        return "", ""
+        return "", 0, ""
     if not _POLICY.fullmatch(text):
-        reader.choice(node, path, ("always", "missing", "never", "build"))
-        return "", ""
+        reader.choice(node, path, ("always", "missing", "never", "build", "daily", "weekly", "every_12h"))
+        return "", 0, ""
     match "missing" if text == "if_not_present" else text:
         case "always" | "missing" | "never" | "build" as policy:
-            return policy, policy
+            return policy, 0, policy
+        case "daily" | "weekly":
+            return "every", _SECONDS[text[0]], text
+        case _ if text.startswith("every_"):
+            parts = re.findall(r"([0-9]+)([wdhms])", text)
+            return "every", sum(int(count) * _SECONDS[unit] for count, unit in parts), text
         case _:
             reader.bad(node, path, f"not supported yet: {text}", "write always or missing")
-            return "", ""
+            return "", 0, ""
 
 
 def read_build(context: Context, node: Node, path: str) -> tuple[BuildSpec | None, Document]:

@@ -70,6 +70,7 @@ class _Builder:
         self.named_root: Rootfs | None = None
         self.build: BuildSpec | None = None
         self.policy: PullPolicy = ""
+        self.every_s = 0
         self.errors_before = 0
 
     # --- process -------------------------------------------------------------------------------
@@ -379,7 +380,7 @@ class _Builder:
         self.build, self.document[key] = read_build(self.context, node, path)
 
     def pulling(self, key: str, node: Node, path: str) -> None:
-        self.policy, text = read_policy(self.context, node, path)
+        self.policy, self.every_s, text = read_policy(self.context, node, path)
         if text:
             self.document[key] = text
 
@@ -401,7 +402,7 @@ class _Builder:
         rootfs = self.fields.get("rootfs")
         if not isinstance(rootfs, Rootfs) or rootfs.kind != "image" or rootfs.path is None:
             return None
-        return ImageSource(self.name, rootfs.path, self.policy, self.build)
+        return ImageSource(self.name, rootfs.path, self.policy, self.build, self.every_s)
 
     def tuning(self, key: str, node: Node, path: str) -> None:
         self.extension = restart.extension(self.context, node, path)

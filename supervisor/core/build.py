@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PullPolicy = Literal["", "always", "missing", "never", "build"]
+PullPolicy = Literal["", "always", "missing", "never", "build", "every"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,13 @@ class BuildSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """The image of a service. image: its name in full. policy: "" where the file does not say."""
+    """The image of a service. image: its name in full. policy: "" where the file does not say.
+
+    every_s: of the policy `every`, how old the last pull may be.
+    """
 
     service: str
     image: str
     policy: PullPolicy = ""
     build: BuildSpec | None = None
+    every_s: int = 0

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from supervisor.core.reference import InvalidReferenceError, Reference, as_id, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError, Blobs, replace_file
@@ -20,6 +22,7 @@ from supervisor.image.layers import Layers
 from supervisor.image.layerstack import without_repeats
 
 _REF_NAME = "org.opencontainers.image.ref.name"
+_PULLED = "io.shipkeeper.pulled"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -168,6 +171,25 @@ class ImageStore:
             named = {d.digest for d in kept if "@" not in (_named(d) or "")}
             lost = {d.digest for d in index.manifests if _named(d) == str(name)} - named
             self._write([d for d in kept if d.digest not in lost])
+
+    def note_pull(self, name: Reference, when_s: int) -> None:
+        """Note that a registry was asked for this name just then. Any other change of the name forgets it."""
+        with self._changing() as index:
+            noted = [
+                msgspec.structs.replace(d, annotations={**(d.annotations or {}), _PULLED: str(when_s)})
+                if _named(d) == str(name)
+                else d
+                for d in index.manifests
+            ]
+            self._write(noted)
+
+    def pulled_s(self, name: Reference) -> int | None:
+        """When a registry was last asked for this name (wall clock); None if it came in another way."""
+        for descriptor in self._index().manifests:
+            text = (descriptor.annotations or {}).get(_PULLED, "")
+            if _named(descriptor) == str(name) and text.isdigit():
+                return int(text)
+        return None
 
     def forget(self, image: Image) -> None:
         """Take an image out of the index, with all its names."""

@@ -160,7 +160,16 @@ FRAGMENTS: dict[str, list[str]] = {
         "{context: ., ssh: [default], no_cache_filter: [a, b], isolation: default, privileged: false}",
         "{context: ., provenance: false, sbom: false, entitlements: [network.host], cache_to: [type=inline]}",
     ],
-    "pull_policy": ["always", "missing", "if_not_present", "never", "build"],
+    "pull_policy": [
+        "always",
+        "missing",
+        "if_not_present",
+        "never",
+        "build",
+        "daily",
+        "weekly",
+        "every_1h30m",
+    ],
 }
 SECRETS = "secrets: {s1: {file: ./s1.txt}, s2: {environment: S2}}\n"
 

@@ -114,6 +114,18 @@ def test_up_gets_what_its_services_stand_on(supervisor: Supervisor, tmp_path: Pa
         asked = len(between.requests)
         assert "unchanged" in supervisor.ok("up", "-d")
         assert len(between.requests) > asked
+        for policy, asks in (("daily", False), ("every_0s", True)):
+            supervisor.compose(
+                f"services: {{web: {{image: '{between.host}/app:1', pull_policy: {policy}, {line}}}}}\n"
+            )
+            asked = len(between.requests)
+            supervisor.ok("up", "-d")
+            assert (len(between.requests) > asked) is asks, policy
+        name = f"{between.host}/app:1"
+        supervisor.ok("tag", name, name)  # its name was given here now
+        supervisor.compose(f"services: {{web: {{image: '{name}', pull_policy: weekly, {line}}}}}\n")
+        supervisor.ok("up", "-d")
+        assert len(between.requests) > asked
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from supervisor.compose import Loaded, load_project
 from supervisor.core.build import BuildSecret, BuildSpec, ImageSource
 
@@ -30,6 +32,15 @@ def test_a_service_that_is_built_stands_on_an_image_of_its_own_name(tmp_path: Pa
         "cache": ImageSource("cache", "docker.io/library/redis:latest", "missing"),
     }
     assert found.project.service("web").rootfs.path == "docker.io/library/shop-web:latest"
+
+
+@pytest.mark.parametrize(
+    ("policy", "every_s"),
+    [("daily", 86400), ("weekly", 604800), ("every_12h", 43200), ("every_1w2d3h4m5s", 788645)],
+)
+def test_a_policy_may_say_how_old_a_pull_may_be(tmp_path: Path, policy: str, every_s: int) -> None:
+    found = loaded(tmp_path, f"services: {{web: {{image: x, pull_policy: {policy}}}}}")
+    assert (found.sources["web"].policy, found.sources["web"].every_s) == ("every", every_s)
 
 
 def test_a_build_is_no_part_of_what_is_brought_up(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -80,6 +81,7 @@ def _pull(
     image = store.add(config, name, chosen)
     pinned = replace(reference, tag="", digest=digest)
     store.tag(image, pinned)
+    store.note_pull(name or pinned, int(time.time()))
     fresh = before is None or before.manifest_digest != image.manifest_digest
     return Pulled(store.find(str(pinned)), digest, fresh)
 
