@@ -12,8 +12,8 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -207,33 +207,106 @@ def _view(each: Image) -> dict[str, Any]:
     "--build-cache", is_flag=True, help="Also what builds keep: layers of their steps, and cache mounts."
 )
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="KEY=VALUE",
+    help="Only images that fit: until=24h or a date, label=KEY[=VALUE], label!=KEY[=VALUE].",
+)  # fmt: skip
 @click.pass_obj
-def prune(context: Context, everything: bool, build_cache: bool, force: bool) -> None:
+def prune(
+    context: Context, everything: bool, build_cache: bool, force: bool, filters: tuple[str, ...]
+) -> None:
     """Remove images that have no name and that no service uses, and all that no image needs.
 
     Layers that a build could use again stay, unless --build-cache is given.
     """
+    fits = parse_filters(filters, datetime.now(UTC))
     if not force and sys.stdin.isatty():
         click.confirm(
             "Remove images that no service uses?" if everything else "Remove nameless images?", abort=True
         )
     with opened(context) as store:
-        roots = _roots(context)
-        used = {rootfs.get("image_id") for _, rootfs in roots}
         freed_mounts = forget_builds(store) if build_cache else 0
-        layers = _kept_layers(store, roots)
-        if everything:
-            for each in store.images():
-                if each.id not in used:
-                    for name in each.names:
-                        store.untag(name)
-                        click.echo(f"untagged: {name.familiar}")
-                    store.forget(each)
-                    click.echo(f"deleted: {each.id}")
-        gone, freed = store.prune(dangling=True, used=lambda each: each.id in used, kept_layers=layers)
-        for each in gone:
-            click.echo(f"deleted: {each.id}")
+        gone, freed = prune_images(context, store, everything=everything, fits=fits)
+        for line in gone:
+            click.echo(line)
         click.echo(f"reclaimed {size(freed + freed_mounts)}")
+
+
+def prune_images(
+    context: Context,
+    store: ImageStore,
+    *,
+    everything: bool,
+    dangling: bool = True,
+    fits: Callable[[Image], bool] = lambda _: True,
+) -> tuple[list[str], int]:
+    """(what went, in words; bytes that are free). everything: also what has a name. Raises StoreError."""
+    roots = _roots(context)
+    used = {rootfs.get("image_id") for _, rootfs in roots}
+    layers = _kept_layers(store, roots)
+    told = []
+    if everything:
+        for each in store.images():
+            if each.id not in used and fits(each):
+                for name in each.names:
+                    store.untag(name)
+                    told.append(f"untagged: {name.familiar}")
+                store.forget(each)
+                told.append(f"deleted: {each.id}")
+    gone, freed = store.prune(
+        dangling=dangling, used=lambda each: each.id in used or not fits(each), kept_layers=layers
+    )
+    return told + [f"deleted: {each.id}" for each in gone], freed
+
+
+def parse_filters(filters: Sequence[str], now: datetime) -> Callable[[Image], bool]:
+    """Whether an image fits all of them (docker image prune). Raises click.UsageError."""
+    tests: list[Callable[[Image], bool]] = []
+    for text in filters:
+        key, equals, value = text.partition("=")
+        negated = key.endswith("!")
+        match key.rstrip("!"):
+            case "label" if value:
+                tests.append(_label_test(value, wanted=not negated))
+            case "until" if value and not negated:
+                tests.append(_until_test(value, now))
+            case _:
+                raise click.UsageError(
+                    f"cannot filter by {text!r}: write until=24h, label=KEY[=VALUE] or label!=KEY[=VALUE]"
+                )
+        assert equals
+    return lambda image: all(test(image) for test in tests)
+
+
+def _label_test(text: str, *, wanted: bool) -> Callable[[Image], bool]:
+    key, equals, value = text.partition("=")
+
+    def test(image: Image) -> bool:
+        labels = image.config.config.labels or {}
+        return (key in labels and (not equals or labels[key] == value)) is wanted
+
+    return test
+
+
+def _until_test(text: str, now: datetime) -> Callable[[Image], bool]:
+    from supervisor.compose.units import duration_ns  # YAML comes with it
+
+    try:
+        limit = now - timedelta(microseconds=duration_ns(text) // 1000)
+    except ValueError:
+        try:
+            limit = datetime.fromisoformat(text)
+        except ValueError:
+            raise click.UsageError(
+                f"cannot filter by until={text}: write a duration, as 24h, or a date, as 2024-01-31"
+            ) from None
+        if limit.tzinfo is None:
+            limit = limit.astimezone()
+
+    def test(image: Image) -> bool:
+        return bool(image.config.created) and datetime.fromisoformat(image.config.created) < limit
+
+    return test
 
 
 # --- changing ----------------------------------------------------------------------------------------
@@ -252,35 +325,45 @@ def tag(context: Context, source: str, target: str) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
-    """Take names away from images; with its last one an image goes. One that a service uses stays."""
+    """Take names away from images; with its last one an image goes. One that a service uses stays.
+
+    Names, ids and beginnings of ids. All are tried; where one cannot go, the command fails in the end.
+    """
     with opened(context) as store:
         roots = _roots(context)
         users: dict[str, list[str]] = {}
         for name, rootfs in roots:
             users.setdefault(rootfs.get("image_id", ""), []).append(name)
+        code = 0
         for text in names:
-            each = store.find(text)
-            named = _name_of(each, text)
-            if users.get(each.id) and (named is None or each.names == (named,)):
-                raise StoreError(
-                    f"cannot remove {text}: {', '.join(users[each.id])} uses it; remove that first"
-                )
-            if named is None and len(each.names) > 1 and not force:
-                listed = ", ".join(name.familiar for name in each.names)
-                raise StoreError(
-                    f"cannot remove {text}: it has several names ({listed}); name one, or use --force"
-                )
-            if named is not None and len(each.names) > 1:
-                store.untag(named)
-                click.echo(f"untagged: {named.familiar}")
-                continue
-            for reference in each.names:
-                click.echo(f"untagged: {reference.familiar}")
-            store.forget(each)
-            click.echo(f"deleted: {each.id}")
+            try:
+                _remove_one(store, text, users, force=force)
+            except (StoreError, InvalidReferenceError) as error:  # the others are tried still
+                output.print_error(str(error))
+                code = max(code, UNKNOWN if isinstance(error, NotFoundError) else FAILED)
         layers = _kept_layers(store, roots)
         with contextlib.suppress(StoreError):  # somebody adds something now: the next prune takes the layers
             store.prune(dangling=False, used=lambda _: True, kept_layers=layers)
+        if code:
+            sys.exit(code)
+
+
+def _remove_one(store: ImageStore, text: str, users: dict[str, list[str]], *, force: bool) -> None:
+    each = store.find(text)
+    named = _name_of(each, text)
+    if users.get(each.id) and (named is None or each.names == (named,)):
+        raise StoreError(f"cannot remove {text}: {', '.join(users[each.id])} uses it; remove that first")
+    if named is None and len(each.names) > 1 and not force:
+        listed = ", ".join(name.familiar for name in each.names)
+        raise StoreError(f"cannot remove {text}: it has several names ({listed}); name one, or use --force")
+    if named is not None and len(each.names) > 1:
+        store.untag(named)
+        click.echo(f"untagged: {named.familiar}")
+        return
+    for reference in each.names:
+        click.echo(f"untagged: {reference.familiar}")
+    store.forget(each)
+    click.echo(f"deleted: {each.id}")
 
 
 def _name_of(each: Image, text: str) -> Reference | None:

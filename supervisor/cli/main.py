@@ -27,6 +27,7 @@ _VERBS = {
     "build": ("build",),
     "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
     "copying": ("cp", "export", "commit"),
+    "usage": ("system", "builder"),
     "moving": ("pull", "push", "login", "logout"),
     "system": ("daemon", "doctor", "completion", "version"),
 }

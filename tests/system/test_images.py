@@ -164,3 +164,42 @@ def test_images_are_listed_tagged_and_removed(supervisor: Supervisor) -> None:
     assert supervisor.ok("load", "-i", str(archive)) == "Loaded image: app:1\n"
     supervisor.ok("save", "-o", str(archive), "app:1")
     assert archive.read_bytes() == first
+
+
+def test_the_disk_is_counted_and_pruned_by_rules(supervisor: Supervisor) -> None:
+    """system df by kinds; image prune with filters; rmi of several, of which some cannot go."""
+    (supervisor.base / "root.tgz").write_bytes(root_archive("1"))
+    (supervisor.base / "other.tgz").write_bytes(root_archive("2"))
+    supervisor.ok("import", "root.tgz", "app:1")
+    free = supervisor.ok("import", "other.tgz", "free:1").strip()
+    supervisor.ok("run", "-d", "--name", "svc", "-v", "kept:/data", "app:1", "/bin/sleep", "1000")
+    kinds = {row["Type"]: row for row in map(json.loads, supervisor.ok(
+        "system", "df", "-v", "--format", "json").splitlines())}  # fmt: skip
+    counted = {name: (kind["TotalCount"], kind["Active"]) for name, kind in kinds.items()}
+    assert counted == {"Images": (2, 1), "Containers": (1, 1), "Local Volumes": (1, 1), "Build Cache": (0, 0)}
+    assert 0 < kinds["Images"]["Reclaimable"] < kinds["Images"]["Size"]
+    assert kinds["Local Volumes"]["Items"][0]["Name"] == "kept"
+    assert supervisor.ok("system", "df").splitlines()[0].split()[0] == "TYPE"
+    for unfit in ("label=x", "until=1h", "until=2020-01-01"):
+        assert "deleted" not in supervisor.ok("image", "prune", "-af", "--filter", unfit)
+    assert "cannot filter" in supervisor.run("image", "prune", "-f", "--filter", "x=y").stderr
+    result = supervisor.run("rmi", "no/such", "app:1", free[7:19])
+    assert result.returncode == 4
+    assert "no such image" in result.stderr
+    assert "svc uses it" in result.stderr
+    assert f"deleted: {free}" in result.stdout
+    supervisor.ok("import", "other.tgz", "free:1")
+    assert "deleted: " in supervisor.ok(
+        "image", "prune", "-af", "--filter", "label!=x", "--filter", "until=0s"
+    )
+    assert supervisor.ok("images", "-q").split() == [supervisor.ok("images", "-q", "app").strip()]
+    context = supervisor.base / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM app:1\nCOPY Dockerfile /\nCOPY Dockerfile /more\n")
+    supervisor.ok("build", "-t", "built", str(context))
+    supervisor.ok("rmi", "built")
+    assert '"TotalCount":2' in supervisor.ok("system", "df", "--format", "json").replace(" ", "")
+    assert "reclaimed" in supervisor.ok("builder", "prune", "-f")
+    assert '"TotalCount":2' not in supervisor.ok("system", "df", "--format", "json").replace(" ", "")
+    assert "reclaimed" in supervisor.ok("system", "prune", "-af")
+    assert supervisor.state("svc") == "running"

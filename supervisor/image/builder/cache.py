@@ -122,14 +122,15 @@ def forget_builds(store: ImageStore) -> int:
             continue  # a step has it mounted
         else:
             place = f"{parent}/{name.removesuffix('.lock')}"
-            freed += _bytes_of(place)
+            freed += bytes_of(place)
             shutil.rmtree(place, ignore_errors=True)  # the lock file stays: somebody may be waiting for it
         finally:
             os.close(lock)
     return freed
 
 
-def _bytes_of(root: str) -> int:
+def bytes_of(root: str) -> int:
+    """What the disk has allotted to a directory and all in it; 0 where there is none."""
     found = 0
     for directory, _, files in os.walk(root):
         for name in files:
