@@ -61,8 +61,12 @@ class Layers:
         blob: str = "",
         media_type: str = "",
         name: str = "a layer",
+        settle: Callable[[str, Layer], Layer] | None = None,
     ) -> Layer:
         """Unpack a plain archive into the store. diff_id: as the image's configuration promises it.
+
+        settle: is given its files and what is known of it, before it is there for others; what it returns is
+        noted.
 
         Raises ArchiveError for a hostile or damaged one, BlobError for another digest; nothing is left then.
         """
@@ -75,7 +79,8 @@ class Layers:
             unpack_tar(counted, name, f"{new}/diff", Bounds(), layer=True)  # type: ignore[arg-type]  # it reads
             if diff_id is not None and counted.digest != diff_id:
                 raise BlobError(f"cannot use {name}: its digest is {counted.digest}, and not {diff_id}")
-            return self._keep(new, Layer(counted.digest, counted.size, blob, media_type))
+            layer = Layer(counted.digest, counted.size, blob, media_type)
+            return self._keep(new, layer if settle is None else settle(f"{new}/diff", layer))
         finally:
             shutil.rmtree(new, ignore_errors=True)
 

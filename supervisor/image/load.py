@@ -94,14 +94,18 @@ def add_layer(store: ImageStore, path: str, diff_id: str, name: str) -> Layer:
     The archive itself is kept, compressed, only where it could not be written again from the files: one of
     another tool's making, with its own order and headers. Raises ArchiveError, BlobError, OSError.
     """
-    try:
-        with open(path, "rb") as raw, decompressed(raw) as plain:
-            layer = store.layers.unpack(plain, diff_id, name=name)
-        if _is_ours(store, layer):
+
+    def settle(directory: str, layer: Layer) -> Layer:
+        # Before the layer is there: one without an archive that needs one could never be saved.
+        if _is_ours(directory, layer):
             return layer
         with open(path, "rb") as raw, decompressed(raw) as plain, store.blobs.write() as blob:
             zstandard.ZstdCompressor(level=3).copy_stream(plain, blob)  # type: ignore[arg-type]  # it writes
-        return store.layers.keep_blob(layer, blob.digest, oci.LAYER_ZSTD)
+        return msgspec.structs.replace(layer, blob=blob.digest, media_type=oci.LAYER_ZSTD)
+
+    try:
+        with open(path, "rb") as raw, decompressed(raw) as plain:
+            return store.layers.unpack(plain, diff_id, name=name, settle=settle)
     except DECOMPRESSION_ERRORS as error:
         raise ArchiveError(f"cannot unpack {name}: {error}; is it whole?") from error
 
@@ -124,10 +128,10 @@ def import_layer(store: ImageStore, stream: IO[bytes], name: str) -> Layer:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _is_ours(store: ImageStore, layer: Layer) -> bool:
+def _is_ours(directory: str, layer: Layer) -> bool:
     """Whether the same archive can be written from the unpacked files."""
     digest = hashlib.sha256()
-    write_layer(store.layers.directory(layer.diff_id), digest.update)
+    write_layer(directory, digest.update)
     return f"sha256:{digest.hexdigest()}" == layer.diff_id
 
 

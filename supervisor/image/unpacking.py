@@ -131,7 +131,10 @@ class _Unpacking:
         if name == _OPAQUE:
             os.setxattr(parent, OPAQUE, b"y")
         elif not name.startswith(_WHITEOUT * 2) and name != _WHITEOUT:  # the first are aufs' own notes
-            hidden = f"{parent}/{name.removeprefix(_WHITEOUT)}"
+            hides = name.removeprefix(_WHITEOUT)
+            if hides in (".", ".."):
+                raise self._error(f"{name} hides {hides}, which is no name of a file")
+            hidden = f"{parent}/{hides}"
             if not os.path.lexists(hidden):
                 os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0))
             elif stat.S_ISDIR(os.lstat(hidden).st_mode):
