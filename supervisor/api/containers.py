@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -24,11 +25,12 @@ from supervisor.core.lifecycle import ends_waiting
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Resting, Running, Waiting
 from supervisor.daemon.app import Daemon
-from supervisor.daemon.containers import NO_PROJECT
+from supervisor.daemon.containers import NO_PROJECT, NameTakenError
 from supervisor.daemon.engine import Entry, boottime_s
 from supervisor.daemon.projects import is_down, rests
 from supervisor.daemon.usage import host_memory_bytes, processes, usages
 from supervisor.kernel.usage import Usage
+from supervisor.runtime.translate import PlanError
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -47,6 +49,8 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         web.post("/containers/{name}/pause", handlers.pause),
         web.post("/containers/{name}/unpause", handlers.unpause),
         web.post("/containers/{name}/wait", handlers.wait),
+        web.post("/containers/{name}/rename", handlers.rename),
+        web.post("/containers/prune", handlers.prune),
         web.delete("/containers/{name}", handlers.remove),
     ]
 
@@ -150,10 +154,27 @@ class _Handlers:
         await freeze(self._daemon, entry, paused=False)
         return web.json_response(self._view(entry))
 
-    async def wait(self, request: web.Request) -> web.Response:
-        """?condition: not-running (the default), next-exit, removed, or up (ours: running, or given up)."""
+    async def wait(self, request: web.Request) -> web.StreamResponse:
+        """?condition: not-running (the default), next-exit, removed, or up (ours: running, or given up).
+
+        The head of the answer goes at once: Docker's client starts what it waits for when it has that.
+        """
         entry = find_here(self._engine, request)
         condition = request.query.get("condition") or "not-running"
+        if condition not in ("not-running", "next-exit", "removed", "up"):
+            raise web.HTTPBadRequest(
+                text=f"cannot wait for {condition!r}: write not-running, next-exit, removed or up"
+            )
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await self._until(entry, condition)
+        last = entry.instance.last
+        up = isinstance(entry.instance.phase, Running)
+        found = {"StatusCode": 0 if last is None else last.code, "Running": up}
+        await response.write_eof(json.dumps(found).encode())
+        return response
+
+    async def _until(self, entry: Entry, condition: str) -> None:
         run = entry.instance.run
         match condition:
             case "not-running" | "next-exit" | "removed":
@@ -167,15 +188,33 @@ class _Handlers:
                 )
                 if condition == "removed":
                     await self._engine.gone(entry)
-            case "up":
-                await self._engine.until(entry, lambda i: isinstance(i.phase, Running) or rests(i))
             case _:
-                raise web.HTTPBadRequest(
-                    text=f"cannot wait for {condition!r}: write not-running, next-exit, removed or up"
-                )
-        last = entry.instance.last
-        up = isinstance(entry.instance.phase, Running)
-        return web.json_response({"StatusCode": 0 if last is None else last.code, "Running": up})
+                await self._engine.until(entry, lambda i: isinstance(i.phase, Running) or rests(i))
+
+    async def rename(self, request: web.Request) -> web.Response:
+        """?name."""
+        entry = find_here(self._engine, request)
+        try:
+            self._daemon.containers.rename(entry, request.query.get("name", "").removeprefix("/"))
+        except NameTakenError as error:
+            raise web.HTTPConflict(text=str(error)) from error
+        except PlanError as error:
+            raise web.HTTPBadRequest(text=str(error)) from error
+        await stored(self._engine)
+        return web.Response(status=204)
+
+    async def prune(self, request: web.Request) -> web.Response:
+        """?filters={"label": [...]}: those that are down and belong to no project."""
+        try:
+            filters = json.loads(request.query.get("filters") or "{}")
+            labels = tuple(filters.pop("label", ()))  # a list, or Docker's older {value: true}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise web.HTTPBadRequest(text=f"cannot read the filters: {error}") from error
+        if filters:
+            raise web.HTTPBadRequest(text=f"cannot filter by {', '.join(sorted(filters))}: only by label")
+        removed = await self._daemon.containers.prune(labels)
+        await stored(self._engine)
+        return web.json_response({"ContainersDeleted": removed, "SpaceReclaimed": 0})
 
     async def remove(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)

@@ -6,11 +6,12 @@ only a value that asks for something is looked at.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from supervisor.core import model
 
-_STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"}
+_STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"}
 _BUILT = _STREAMS | {
     "Image", "Cmd", "Entrypoint", "Env", "WorkingDir", "User", "Labels", "StopSignal", "StopTimeout",
     "Hostname", "HostConfig", "NetworkingConfig", "Domainname", "OnBuild", "Volumes",
@@ -18,11 +19,11 @@ _BUILT = _STREAMS | {
 _HOST_BUILT = {
     "Binds", "Tmpfs", "RestartPolicy", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares",
     "PidsLimit", "ReadonlyRootfs", "CapAdd", "CapDrop", "Privileged", "SecurityOpt", "NetworkMode",
-    "AutoRemove", "Init", "Ulimits", "OomScoreAdj", "Devices", "Sysctls", "GroupAdd",
+    "AutoRemove", "Init", "Ulimits", "OomScoreAdj", "Devices", "Sysctls", "GroupAdd", "Mounts", "ShmSize",
+    "ConsoleSize",  # a client that has a terminal resizes at the start, too
 }  # fmt: skip
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "LogConfig": ({"Type": "", "Config": {}}, {"Type": "", "Config": None}),
-    "ConsoleSize": ([0, 0],),
     "MemorySwappiness": (-1,),
     "CgroupnsMode": ("private",),
     "IpcMode": ("private",),
@@ -61,7 +62,10 @@ def _spec(document: dict[str, Any], host: dict[str, Any], image: str) -> model.S
         model.Mount("tmpfs", target, tmpfs_options=(options,) if options else ())
         for target, options in (host.get("Tmpfs") or {}).items()
     ]
+    mounts += [_mount(fields) for fields in host.get("Mounts") or ()]
     taken = {mount.target for mount in mounts}
+    if host.get("ShmSize") and "/dev/shm" not in taken:  # noqa: S108 - a mount point
+        mounts.append(_tmpfs("/dev/shm", int(host["ShmSize"]), 0o1777))  # noqa: S108
     mounts += [model.Mount("volume", path) for path in document.get("Volumes") or {} if path not in taken]
     stop_s = document.get("StopTimeout")
     return model.ServiceSpec(
@@ -74,6 +78,9 @@ def _spec(document: dict[str, Any], host: dict[str, Any], image: str) -> model.S
         group_add=tuple(host.get("GroupAdd") or ()),
         hostname=document.get("Hostname") or None,
         init=bool(host.get("Init")),
+        tty=bool(document.get("Tty")),
+        stdin_open=bool(document.get("OpenStdin")),
+        stdin_once=bool(document.get("StdinOnce")),
         read_only=bool(host.get("ReadonlyRootfs")),
         privileged=bool(host.get("Privileged")),
         rootfs=model.Rootfs("image", image),
@@ -124,6 +131,55 @@ def _bind(text: str) -> model.Mount:
         read_only="ro" in options,
         nocopy="nocopy" in options,
     )
+
+
+_OF_MOUNTS = {
+    "": {"Type", "Source", "Target", "ReadOnly", "Consistency"},
+    "BindOptions": {"Propagation", "CreateMountpoint"},
+    "VolumeOptions": {"NoCopy"},
+    "TmpfsOptions": {"SizeBytes", "Mode"},
+}
+
+
+def _mount(fields: dict[str, Any]) -> model.Mount:
+    """One of HostConfig.Mounts. As there, the source of a bind has to exist if nothing else is said."""
+    options = {name: fields.get(name) or {} for name in _OF_MOUNTS if name}
+    for where, given in {"": {k: v for k, v in fields.items() if k not in options}, **options}.items():
+        for name, value in given.items():
+            if value and name not in _OF_MOUNTS[where]:
+                raise RefusedError(
+                    f"cannot mount {fields.get('Target')}: {where or name} {name} is not built"
+                )
+    target, source = fields["Target"], fields.get("Source") or None
+    read_only = bool(fields.get("ReadOnly"))
+    match fields.get("Type"):
+        case "bind":
+            if not source or not source.startswith("/"):
+                raise RefusedError(
+                    f"cannot mount {source!r} at {target}: the source of a bind is a whole path"
+                )
+            bind = options["BindOptions"]
+            return model.Mount(
+                "bind",
+                target,
+                source,
+                read_only=read_only,
+                create_host_path=bool(bind.get("CreateMountpoint")),
+                propagation=bind.get("Propagation") or None,
+            )
+        case "volume":
+            nocopy = bool(options["VolumeOptions"].get("NoCopy"))
+            return model.Mount("volume", target, source, read_only=read_only, nocopy=nocopy)
+        case "tmpfs":
+            tmpfs = options["TmpfsOptions"]
+            made = _tmpfs(target, tmpfs.get("SizeBytes") or None, tmpfs.get("Mode") or None)
+            return replace(made, read_only=read_only)
+        case kind:
+            raise RefusedError(f"cannot mount {target}: there are bind, volume and tmpfs, and not {kind!r}")
+
+
+def _tmpfs(target: str, size_bytes: int | None, mode: int | None) -> model.Mount:
+    return model.Mount("tmpfs", target, tmpfs_size_bytes=size_bytes, tmpfs_mode=mode)
 
 
 def _restart(host: dict[str, Any]) -> model.RestartRules:

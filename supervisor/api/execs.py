@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import struct
-import termios
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +22,7 @@ from supervisor.core.signals import signal_number
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.execs import ExecError, ExecSession
+from supervisor.daemon.inputs import resize
 from supervisor.daemon.plans import ExecRequest
 
 
@@ -90,7 +89,7 @@ class _Handlers:
     async def _bridge(self, session: ExecSession, connection: Connection, fds: list[int]) -> None:
         if session.process.tty:
             self._terminals[session.id] = fds[0]
-            self._resize(fds[0], *self._sizes.pop(session.id, (0, 0)))
+            resize(fds[0], *self._sizes.pop(session.id, (0, 0)))
         try:
             await Bridge(connection, session.ended).run(fds)
         finally:
@@ -105,16 +104,10 @@ class _Handlers:
         if master is None:
             raise web.HTTPConflict(text=f"cannot resize exec {session.id[:12]}: it has no terminal open")
         try:
-            self._resize(master, int(request.query["h"]), int(request.query["w"]))
+            resize(master, int(request.query["h"]), int(request.query["w"]))
         except (KeyError, ValueError, struct.error) as error:
             raise web.HTTPBadRequest(text="cannot resize: give h and w, 0 to 65535") from error
         return web.Response()
-
-    @staticmethod
-    def _resize(master: int, height: int, width: int) -> None:
-        if height and width:
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     async def kill(self, request: web.Request) -> web.Response:
         session = self._session(request)

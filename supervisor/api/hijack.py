@@ -129,20 +129,23 @@ class Bridge:
             self._idle.discard(fd)
 
     async def _feed(self, fd: int) -> None:
-        """What the client sends, until it has no more."""
         if fd < 0:
             await self._incoming.read(1)
             return
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(fd, "wb", 0)
-        )
-        writer = asyncio.StreamWriter(transport, protocol, None, loop)
-        try:
-            while data := await self._incoming.read(_BLOCK):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            return  # nobody reads it any more
-        finally:
-            transport.close()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            await feed(self._incoming, fd)
+
+
+async def feed(incoming: asyncio.StreamReader, fd: int) -> None:
+    """Write what the client sends, until it has no more; fd is closed then. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(fd, "wb", 0)
+    )
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    try:
+        while data := await incoming.read(_BLOCK):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        transport.close()

@@ -44,6 +44,23 @@ class Hijacked:
         self.reader: BufferedReader = response.fp
 
 
+class Pending:
+    """A request whose answer has begun: the daemon has understood it. `result` waits for all of it."""
+
+    def __init__(self, response: http.client.HTTPResponse, connection: _Connection) -> None:
+        self._response = response
+        self._connection = connection
+
+    def result(self) -> Any:
+        """The JSON answer. Raises UnreachableError: the daemon went away before it was whole."""
+        try:
+            return json.loads(self._response.read())
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            raise UnreachableError(f"cannot hear the daemon's answer: {error}; it went away") from error
+        finally:
+            self._connection.close()
+
+
 class Client:
     """Calls of the API. Raises ApiError and UnreachableError."""
 
@@ -63,9 +80,17 @@ class Client:
         response, connection = self._request(method, path, query, body, timeout_s=timeout_s)
         try:
             text = response.read()
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise UnreachableError(
+                f"cannot hear the daemon at {self._path} to the end: {error}; it went away"
+            ) from error
         finally:
             connection.close()
         return json.loads(text) if text and response.status != 304 else None
+
+    def begin(self, method: str, path: str, query: Mapping[str, object] | None = None) -> Pending:
+        """One request whose answer begins at once and ends later."""
+        return Pending(*self._request(method, path, query, None))
 
     def stream(
         self, method: str, path: str, query: Mapping[str, object] | None = None, body: bytes | None = None

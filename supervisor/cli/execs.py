@@ -6,12 +6,8 @@ import contextlib
 import json
 import os
 import signal
-import struct
 import sys
-import termios
 import threading
-import tty
-from collections.abc import Iterator
 from socket import SHUT_WR, socket
 from typing import Any
 
@@ -21,8 +17,7 @@ from supervisor.cli import output
 from supervisor.cli.client import Client, Hijacked
 from supervisor.cli.context import FAILED, Context, complete_names, fail, in_project, project_options
 from supervisor.cli.errors import ApiError
-
-_BLOCK = 65536
+from supervisor.cli.terminal import BLOCK, copy_frames, copy_raw, raw_terminal, terminal_size
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -73,7 +68,7 @@ def exec_(
         "Privileged": privileged,
         "Tty": with_tty,
         "AttachStdin": not detach or interactive,
-        "ConsoleSize": _size() if with_tty else None,
+        "ConsoleSize": terminal_size() if with_tty else None,
     }
     body = json.dumps(document).encode()
     client = context.client
@@ -106,16 +101,15 @@ def _on_terminal(client: Client, exec_id: str, raw: Hijacked) -> None:
     """This terminal, raw, is the process's; it follows its size."""
 
     def resized(_number: int, _frame: Any) -> None:
-        height, width = _size()
+        height, width = terminal_size()
         with contextlib.suppress(ApiError):
             client.call("POST", f"/exec/{exec_id}/resize", {"h": height, "w": width})
 
     before = signal.signal(signal.SIGWINCH, resized)
     try:
-        with _raw(sys.stdin.fileno()):
+        with raw_terminal(sys.stdin.fileno()):
             _feed_in_background(raw.sock)
-            while data := raw.reader.read1(_BLOCK):
-                _write(1, data)
+            copy_raw(raw)
     finally:
         signal.signal(signal.SIGWINCH, before)
 
@@ -130,42 +124,14 @@ def _on_pipes(client: Client, exec_id: str, raw: Hijacked) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, pass_on)
     _feed_in_background(raw.sock)
-    while len(head := raw.reader.read(8)) == 8:
-        stream, length = struct.unpack(">BxxxI", head)
-        while length and (data := raw.reader.read(min(length, _BLOCK))):
-            length -= len(data)
-            _write(stream, data)
+    copy_frames(raw)
 
 
 def _feed_in_background(sock: socket) -> None:
     def feed() -> None:
         with contextlib.suppress(OSError):
-            while data := os.read(0, _BLOCK):
+            while data := os.read(0, BLOCK):
                 sock.sendall(data)
             sock.shutdown(SHUT_WR)
 
     threading.Thread(target=feed, daemon=True).start()
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _size() -> list[int]:
-    try:
-        size = os.get_terminal_size(sys.stdin.fileno())
-    except OSError:
-        return [24, 80]
-    return [size.lines, size.columns]
-
-
-@contextlib.contextmanager
-def _raw(fd: int) -> Iterator[None]:
-    """The terminal raw, and afterwards as it was."""
-    before = termios.tcgetattr(fd)
-    tty.setraw(fd, termios.TCSANOW)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import struct
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import click
 
 from supervisor.cli import output
-from supervisor.cli.client import Client, Hijacked
-from supervisor.cli.context import Context
+from supervisor.cli.context import FAILED, Context, complete_names, fail
 from supervisor.cli.errors import ApiError, UnreachableError
-from supervisor.cli.runoptions import container_options, document
+from supervisor.cli.runoptions import attach_options, container_options, document
 
-DAEMON_FAILED, NEVER_BEGAN = 125, 128
-_BLOCK = 65536
+DAEMON_FAILED = 125
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 
 @click.command(context_settings=_SETTINGS)
 @click.option("-d", "--detach", is_flag=True, help="Start it, print its id, and return.")
+@attach_options
 @container_options
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -35,8 +30,11 @@ def run(context: Context, /, detach: bool, image: str, command: tuple[str, ...],
     """Run COMMAND, or what IMAGE says, in a new container; show what it writes, and wait for its end.
 
     An image that is not here is looked for as `up` does it: in its registry, then among the recipes, if
-    --pull does not say otherwise. Signals are passed on to it. It has no stdin and no terminal (there is no
-    -i and no -t yet).
+    --pull does not say otherwise.
+
+    With -i what comes on stdin is its stdin, and it reads the end of it where ours ends. With -it this
+    terminal is its terminal until it ends, or until you type the keys of --detach-keys; then it runs on, and
+    `attach` comes back to it. Signals to this command are passed on to it.
 
     \b
     Exit code: the command's own, 128+n for its death by signal n;
@@ -45,13 +43,16 @@ def run(context: Context, /, detach: bool, image: str, command: tuple[str, ...],
       127  the command was not found
     """
     client = context.client
+    if given["tty"] and given["interactive"] and not detach and not sys.stdin.isatty():
+        fail(DAEMON_FAILED, "cannot run with -it: stdin is no terminal; leave -t out")
+    given["stdin_once"] = given["interactive"] and not detach
     try:
         made = _create(context, given, image, command)
         if detach:
             client.call("POST", f"/containers/{made}/start")
             click.echo(made)
             return
-        code = _attached(client, made, removed=given["rm"])
+        code = _start_attached(context, made, given)
     except (ApiError, UnreachableError) as error:
         output.print_error(str(error))
         sys.exit(DAEMON_FAILED)
@@ -64,12 +65,40 @@ def run(context: Context, /, detach: bool, image: str, command: tuple[str, ...],
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def create(context: Context, /, image: str, command: tuple[str, ...], **given: Any) -> None:
-    """Make a container as `run` does, and print its id; `start` starts it."""
+    """Make a container as `run` does, and print its id; `start` starts it, `attach` is for its output."""
     try:
         click.echo(_create(context, given, image, command))
     except (ApiError, UnreachableError) as error:
         output.print_error(str(error))
         sys.exit(DAEMON_FAILED)
+
+
+@click.command()
+@click.option("--no-stdin", is_flag=True, help="Pass no stdin on.")
+@attach_options
+@click.argument("name", shell_complete=complete_names)
+@click.pass_obj
+def attach(context: Context, no_stdin: bool, detach_keys: bytes, sig_proxy: bool, name: str) -> None:
+    """Attach this terminal, or these pipes, to the running container NAME.
+
+    What it writes from now on is shown (`logs` has what was before), until it ends; its exit code is this
+    command's. What was made with -i gets our stdin, and with -it our terminal: the keys of --detach-keys
+    leave it running. Of one without a terminal Ctrl-C ends it, but with --sig-proxy=false this command only.
+    """
+    from supervisor.cli.attaching import Attachment, attached
+
+    view = context.client.call("GET", f"/containers/{name}/json")
+    if view["State"]["Status"] != "running":
+        fail(
+            FAILED,
+            f"cannot attach to {name}: it is {view['State']['Status']}; `shipkeeper start {name}` first",
+        )
+    config = view["Config"]
+    stdin = config["OpenStdin"] and not no_stdin
+    if stdin and config["Tty"] and not sys.stdin.isatty():
+        fail(FAILED, f"cannot attach to {name}: it has a terminal, and stdin is none; use --no-stdin")
+    wanted = Attachment(view["Id"], stdin=stdin, tty=config["Tty"], keys=detach_keys, sig_proxy=sig_proxy)
+    sys.exit(attached(context.client, wanted))
 
 
 def _create(context: Context, given: dict[str, Any], image: str, command: tuple[str, ...]) -> str:
@@ -124,45 +153,17 @@ def _bring(context: Context, image: str, *, again: bool) -> None:
         sys.exit(DAEMON_FAILED)
 
 
-def _attached(client: Client, made: str, *, removed: bool) -> int:
-    """Start it with its output here; the exit code."""
+def _start_attached(context: Context, made: str, given: dict[str, Any]) -> int:
+    """Start it with our stdin, stdout, stderr or terminal as its; the exit code."""
+    from supervisor.cli.attaching import Attachment, attached
 
-    def pass_on(number: int, _frame: Any) -> None:
-        with contextlib.suppress(ApiError, UnreachableError):
-            client.call("POST", f"/containers/{made}/kill", {"signal": number})
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, pass_on)
-    raw = client.hijack(f"/containers/{made}/attach", b"", {"stream": 1, "stdout": 1, "stderr": 1})
-    ended: list[Any] = []
-    waiting = threading.Thread(target=_wait, args=(client, made, removed, ended), daemon=True)
-    waiting.start()
-    try:
-        client.call("POST", f"/containers/{made}/start")
-    except ApiError as error:
-        output.print_error(str(error))
-        waiting.join()
-        code = ended[0]["StatusCode"] if ended else DAEMON_FAILED
-        return DAEMON_FAILED if code >= NEVER_BEGAN else int(code)
-    _copy(raw)
-    waiting.join()
-    if not ended:
-        output.print_error(f"the daemon went away; what runs in {made[:12]} runs on")
-        return DAEMON_FAILED
-    return int(ended[0]["StatusCode"])
-
-
-def _wait(client: Client, made: str, removed: bool, ended: list[Any]) -> None:
-    condition = "removed" if removed else "next-exit"
-    with contextlib.suppress(ApiError, UnreachableError):
-        ended.append(client.call("POST", f"/containers/{made}/wait", {"condition": condition}))
-
-
-def _copy(raw: Hijacked) -> None:
-    with contextlib.suppress(ConnectionError):
-        while len(head := raw.reader.read(8)) == 8:
-            stream, length = struct.unpack(">BxxxI", head)
-            while length and (data := raw.reader.read(min(length, _BLOCK))):
-                length -= len(data)
-                while data:
-                    data = data[os.write(stream, data) :]
+    client = context.client
+    wanted = Attachment(
+        made,
+        stdin=given["interactive"],
+        tty=given["tty"],
+        keys=given["detach_keys"],
+        sig_proxy=given["sig_proxy"],
+        condition="removed" if given["rm"] else "next-exit",
+    )
+    return attached(client, wanted, lambda: client.call("POST", f"/containers/{made}/start"))

@@ -9,6 +9,33 @@ from typing import Any
 
 import click
 
+from supervisor.cli.detachkeys import DEFAULT, parse_keys
+
+
+def _keys(_ctx: click.Context, _parameter: click.Parameter, text: str) -> bytes:
+    try:
+        return parse_keys(text)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+_ATTACH = (
+    click.option(
+        "--detach-keys",
+        default=DEFAULT,
+        show_default=True,
+        callback=_keys,
+        help="What to type to leave its terminal and let it run on.",
+    ),
+    click.option(
+        "--sig-proxy",
+        type=bool,
+        default=True,
+        show_default=True,
+        metavar="BOOL",
+        help="Pass signals on to it; false: they end this command only.",
+    ),
+)
 _OPTIONS = (
     click.option("--name", default="", help="Name of the container; one at random without."),
     click.option(
@@ -19,6 +46,8 @@ _OPTIONS = (
         help="When to ask the registry of the image, or its recipe.",
     ),
     click.option("--rm", is_flag=True, help="Remove it, with what it wrote, when it has ended."),
+    click.option("-i", "--interactive", is_flag=True, help="It has a stdin."),
+    click.option("-t", "--tty", is_flag=True, help="It has a terminal."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; or your own value."),
     click.option("--env-file", multiple=True, type=click.Path(), help="Lines of NAME=VALUE."),
     click.option(
@@ -27,6 +56,14 @@ _OPTIONS = (
     click.option(
         "--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="An empty file system in memory."
     ),
+    click.option(
+        "--mount",
+        multiple=True,
+        metavar="type=TYPE,target=TARGET[,...]",
+        help="bind, volume or tmpfs, with source=, readonly, volume-nocopy, bind-propagation=, tmpfs-size=,"
+        " tmpfs-mode=. A bind's source has to exist.",
+    ),
+    click.option("--shm-size", help="Size of /dev/shm: 256m (default: 64m)."),
     click.option("-w", "--workdir", help="Directory that it begins in."),
     click.option("-u", "--user", help="USER[:GROUP]."),
     click.option("--group-add", multiple=True, help="A further group."),
@@ -54,6 +91,13 @@ _OPTIONS = (
 )
 
 
+def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How one is attached to."""
+    for option in reversed(_ATTACH):
+        command = option(command)
+    return command
+
+
 def container_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """All of them."""
     for option in reversed(_OPTIONS):
@@ -75,6 +119,9 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
         "User": given["user"],
         "Hostname": given["hostname"],
         "Labels": dict(_pair(text) for text in given["label"]),
+        "Tty": given["tty"],
+        "OpenStdin": given["interactive"],
+        "StdinOnce": given.get("stdin_once", False),
         "StopSignal": given["stop_signal"],
         "StopTimeout": given["stop_timeout"],
         "Volumes": {text: {} for text in volumes if ":" not in text},
@@ -82,6 +129,8 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
             "AutoRemove": given["rm"],
             "Binds": [text for text in volumes if ":" in text],
             "Tmpfs": dict(_pair(text, ":") for text in given["tmpfs"]),
+            "Mounts": [_mount(text) for text in given["mount"]],
+            "ShmSize": _size(given["shm_size"]),
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
             "Memory": _size(given["memory"]),
             "MemorySwap": _size(given["memory_swap"]),
@@ -123,6 +172,49 @@ def _env_file(path: str) -> list[str]:
 def _volume(text: str) -> str:
     source, colon, rest = text.partition(":")
     return f"{Path(source).resolve()}:{rest}" if colon and source.startswith(".") else text
+
+
+_MOUNT_WORDS = {
+    "type": "Type", "source": "Source", "src": "Source", "target": "Target", "dst": "Target",
+    "destination": "Target",
+}  # fmt: skip
+
+
+def _mount(text: str) -> dict[str, Any]:
+    """As Docker's client reads --mount: CSV of NAME=VALUE; a volume where no type is named."""
+    import csv
+
+    made: dict[str, Any] = {"Type": "volume"}
+    for word in next(csv.reader([text])):
+        name, equals, value = word.partition("=")
+        match name.lower():
+            case "type" | "source" | "src" | "target" | "dst" | "destination" if equals:
+                made[_MOUNT_WORDS[name.lower()]] = value
+            case "readonly" | "ro":
+                made["ReadOnly"] = _truth(value, word) if equals else True
+            case "volume-nocopy":
+                made["VolumeOptions"] = {"NoCopy": _truth(value, word) if equals else True}
+            case "bind-propagation" if equals:
+                made["BindOptions"] = {"Propagation": value}
+            case "tmpfs-size" if equals:
+                made.setdefault("TmpfsOptions", {})["SizeBytes"] = _size(value)
+            case "tmpfs-mode" if equals:
+                made.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
+            case _:
+                raise ValueError(f"--mount {text}: {word!r} is not built; see --help")
+    if not made.get("Target"):
+        raise ValueError(f"--mount {text}: target= is missing")
+    if made["Type"] == "bind" and made.get("Source"):
+        made["Source"] = os.path.abspath(made["Source"])  # noqa: PTH100 - links stay as they were written
+    return made
+
+
+def _truth(value: str, word: str) -> bool:
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise ValueError(f"{word!r} is neither true nor false")
 
 
 def _size(text: str | None) -> int:

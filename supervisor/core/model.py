@@ -159,7 +159,8 @@ class SecurityOptions:
 class ServiceSpec:
     """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors.
 
-    auto_remove: forget it with all that it wrote when it has ended (`run --rm`); no key of Compose.
+    auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
+        ends with the first client that was attached to it. Neither is a key of Compose.
     """
 
     name: str
@@ -195,6 +196,7 @@ class ServiceSpec:
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
     auto_remove: bool = False
+    stdin_once: bool = False
 
     def argv(self) -> tuple[str, ...]:
         """The argument vector of the main process: entrypoint, then command."""

@@ -26,6 +26,7 @@ from supervisor.daemon.containers import Containers
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.images import Images
+from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
@@ -75,6 +76,7 @@ class Daemon:
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
+        self.inputs = Inputs()
         self.ready = False
 
     async def start(self) -> None:
@@ -189,8 +191,8 @@ class Daemon:
             self._launcher = await LauncherClient.connect(
                 self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
             )
-            self.engine.send = self.execs.send = self._launcher.send
-            self.execs.take_fds = self._launcher.take_fds
+            self.engine.send = self.execs.send = self.inputs.send = self._launcher.send
+            self.execs.take_fds = self.inputs.take_fds = self._launcher.take_fds
             starting = await self._adopted
             if starting is not None:
                 return starting
@@ -202,6 +204,8 @@ class Daemon:
         if self._adopted.done():
             if isinstance(event, protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited):
                 self.execs.on_launcher(event)
+            elif isinstance(event, protocol.InputGiven):
+                self.inputs.on_launcher(event)
             elif isinstance(event, protocol.LogCounted):
                 if self._log_counts and not (asked := self._log_counts.popleft()).done():
                     asked.set_result(event)
@@ -239,6 +243,7 @@ class Daemon:
 
     def _on_lost(self) -> None:
         self.execs.lost()
+        self.inputs.lost()
         self._log_counts.clear()  # they time out
         if not self._closing:
             self.engine.measures.launchers_lost += 1

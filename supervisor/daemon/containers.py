@@ -76,11 +76,8 @@ class Containers:
 
         Raises NameTakenError, NoImageError, PlanError.
         """
-        if name and not _NAME.fullmatch(name):
-            raise PlanError(
-                f"cannot create {name}: Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are"
-                " allowed"
-            )
+        if name:
+            _check_name(name)
         spec = replace(spec, name=name or self._random_name())
         if spec.rootfs.kind == "image":
             spec = await asyncio.to_thread(self._images.resolve_one, spec)
@@ -90,6 +87,29 @@ class Containers:
         )
         stored = Stored(instance, spec, NO_PROJECT, 1, spec.name, time.time(), config_hash(spec), "/")
         return self._engine.add(stored)
+
+    def rename(self, entry: Entry, name: str) -> None:
+        """Call one by another name; one that runs, too, which keeps its hostname. Raises PlanError.
+
+        NameTakenError: also where a Compose file says the name.
+        """
+        _check_name(name)
+        if entry.stored.project != NO_PROJECT:
+            raise NameTakenError(
+                f"cannot rename {entry.stored.name}: it belongs to the project {entry.stored.project}; write"
+                " container_name in its Compose file"
+            )
+        self._check_free(name)
+        self._engine.rename(entry, name)
+
+    async def prune(self, labels: tuple[str, ...] = ()) -> list[str]:
+        """Remove those that are down; ids of what went. Raises PrepareError."""
+        removed = []
+        for entry in list(self._engine.entries.values()):
+            if entry.stored.project == NO_PROJECT and is_down(entry.instance) and _has(entry, labels):
+                removed.append(entry.instance.id)
+                await self._projects.remove(entry)
+        return removed
 
     def _check_free(self, name: str) -> None:
         for entry in self._engine.entries.values():
@@ -146,3 +166,20 @@ class Containers:
                 name += str(secrets.randbelow(10_000))
             if name not in taken:
                 return name
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise PlanError(
+            f"cannot use the name {name}: Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are"
+            " allowed"
+        )
+
+
+def _has(entry: Entry, labels: tuple[str, ...]) -> bool:
+    """All of these labels: NAME or NAME=VALUE."""
+    own = dict(entry.stored.spec.labels)
+    return all(
+        (own.get(name) == value if equals else name in own)
+        for name, equals, value in (label.partition("=") for label in labels)
+    )

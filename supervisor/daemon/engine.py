@@ -204,6 +204,7 @@ class Engine:
                 | protocol.ExecStarted()  # execs are `daemon.execs`
                 | protocol.ExecFailed()
                 | protocol.ExecExited()
+                | protocol.InputGiven()
                 | protocol.LogCounted()
                 | protocol.Pong()
             ):
@@ -415,6 +416,13 @@ class Engine:
         self.entries[stored.instance.id] = entry
         return entry
 
+    def rename(self, entry: Entry, name: str) -> None:
+        """Give an instance that belongs to no project another name, which is free."""
+        entry.stored = replace(entry.stored, name=name, spec=replace(entry.stored.spec, name=name))
+        entry.meta, entry.plan = "", None
+        self._writer.new(entry.stored)
+        self._publish(entry, ev.Tell("rename"))
+
     def forget(self, entry: Entry) -> None:
         """Drop an instance that is down, from memory and soon from the database."""
         if not isinstance(entry.instance.phase, Created | Resting):
@@ -435,6 +443,6 @@ class Engine:
             await entry.changed.wait()
 
     async def until(self, entry: Entry, reached: Callable[[Instance], bool]) -> None:
-        """Wait for a condition on an instance."""
-        while not reached(entry.instance):
+        """Wait for a condition on an instance, or until it was forgotten."""
+        while not reached(entry.instance) and self.entries.get(entry.instance.id) is entry:
             await entry.changed.wait()

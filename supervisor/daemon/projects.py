@@ -30,7 +30,8 @@ SETTLED_S = 1.0
 def config_hash(spec: ServiceSpec) -> str:
     """A digest of the whole definition of a service, as far as a Compose file can say it."""
     document = msgspec.to_builtins(spec)
-    del document["auto_remove"]  # what was stored before there was such a field is what it was
+    for name in ("auto_remove", "stdin_once"):
+        del document[name]  # what was stored before there was such a field is what it was
     return hashlib.sha256(msgspec.json.encode(document)).hexdigest()
 
 

@@ -119,17 +119,20 @@ class LauncherClient:
             event = codec.decode(data)
             if isinstance(event, protocol.ExecStarted):
                 self._fds[event.exec_id] = fds
+            elif isinstance(event, protocol.InputGiven):
+                self._fds[event.key] = fds
             else:
                 for fd in fds:
                     os.close(fd)
             self._on_event(event)
 
-    def take_fds(self, exec_id: str) -> list[int]:
-        """The descriptors of an exec that has started, once; the caller owns them. Empty if there are none.
+    def take_fds(self, key: str) -> list[int]:
+        """The descriptors that came with an answer, once; the caller owns them. Empty if there are none.
 
-        [pty master], or [write end of its stdin, read end of stdout, of stderr].
+        key: the id of an exec: [pty master], or [write end of its stdin, read end of stdout, of stderr];
+        or the key of an `Input`: see `InputGiven`.
         """
-        return self._fds.pop(exec_id, [])
+        return self._fds.pop(key, [])
 
     def close(self) -> None:
         """Let go of the connection, and of descriptors that nobody took. The launcher goes on."""

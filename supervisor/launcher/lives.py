@@ -114,6 +114,23 @@ class Lives:
             run.error = ("log", error.errno or 0, f"cannot log {stream}: {error.strerror}")
             self._stops.send(run, signal.SIGKILL)
 
+    # --- input ------------------------------------------------------------------------------------
+    def give_input(self, request: protocol.Input) -> None:
+        """Answered by InputGiven."""
+        run = self._context.find(request.instance, request.run)
+        fd = -1
+        if run is not None:
+            terminal = self._logs.terminal(run.instance, run.number)
+            fd = run.stdin if terminal < 0 else terminal
+        self._context.daemon.send(protocol.InputGiven(request.key), [] if fd < 0 else [os.dup(fd)])
+
+    def end_input(self, request: protocol.EndInput) -> None:
+        """The process reads the end of it when nobody else holds that pipe."""
+        run = self._context.find(request.instance, request.run)
+        if run is not None and run.stdin >= 0:
+            os.close(run.stdin)
+            run.stdin = -1
+
     # --- until the exec -------------------------------------------------------------------------
     def _on_channel(self, run: Run) -> None:
         for told in hear(run, self._context.loop):

@@ -182,6 +182,13 @@ class LogLink:
             for s in self._streams.values()
         )
 
+    def terminal(self, instance: str, run: int) -> int:
+        """The master of that run's pty, which stays ours; -1 where it has none, or the stream has ended."""
+        for s in self._streams.values():
+            if s.instance == instance and s.run == run and s.stream == "tty":
+                return s.fd
+        return -1
+
     def instances(self) -> list[str]:
         """Those of which a stream has not ended yet, sorted."""
         return sorted({entry.instance for entry in self._streams.values()})

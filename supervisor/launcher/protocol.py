@@ -71,6 +71,21 @@ class ExecSignal(NamedTuple):
     signum: int
 
 
+class Input(NamedTuple):
+    """Ask for what a run reads from; answered by `InputGiven`. key: the asker's own, for the answer."""
+
+    key: str
+    instance: str
+    run: int
+
+
+class EndInput(NamedTuple):
+    """Close the launcher's write end of a run's stdin. No answer; where there is none, no error."""
+
+    instance: str
+    run: int
+
+
 class Adopt(NamedTuple):
     """Watch a run that an earlier launcher started.
 
@@ -115,7 +130,20 @@ class Quit(NamedTuple):
 
 
 Request = (
-    Hello | Launch | Signal | Kill | Freeze | Exec | ExecSignal | Adopt | Ack | LogCounters | Ping | Quit
+    Hello
+    | Launch
+    | Signal
+    | Kill
+    | Freeze
+    | Exec
+    | ExecSignal
+    | Input
+    | EndInput
+    | Adopt
+    | Ack
+    | LogCounters
+    | Ping
+    | Quit
 )
 
 
@@ -227,6 +255,15 @@ class ExecExited(NamedTuple):
     code: int
 
 
+class InputGiven(NamedTuple):
+    """With one descriptor: the master of the run's pty, or the write end of its stdin.
+
+    Without where the run has neither, or does not live. The receiver owns it.
+    """
+
+    key: str
+
+
 class State(NamedTuple):
     """Everything that the launcher knows: live runs and unacknowledged ends."""
 
@@ -269,6 +306,7 @@ Event = (
     | ExecStarted
     | ExecFailed
     | ExecExited
+    | InputGiven
     | LogCounted
     | Pong
     | Problem

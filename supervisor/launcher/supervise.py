@@ -150,6 +150,10 @@ class Launcher:
                 self._execs.start(request)
             case protocol.ExecSignal():
                 self._execs.signal(request)
+            case protocol.Input():
+                self._lives.give_input(request)
+            case protocol.EndInput():
+                self._lives.end_input(request)
             case protocol.Adopt():
                 self._adoption.adopt(request)
             case protocol.Hello():

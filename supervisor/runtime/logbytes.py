@@ -100,6 +100,11 @@ class LogBytes:
             self._rest = b""
         return []
 
+    def release(self, name: str) -> None:
+        """The newline that was held of a stream is its own, and was sent."""
+        self.held.discard(name)
+        self.counted[name] = self.counted.get(name, 0) + 1
+
     def _joined(self, lines: list[bytes]) -> Iterator[tuple[str, bytes]]:
         """The bytes of some lines of the file, those of one stream that follow each other in one piece."""
         current, out = b"", bytearray()

@@ -114,6 +114,6 @@ def test_dockers_own_client_creates_starts_and_waits(box: Supervisor) -> None:
         with pytest.raises(docker.errors.NotFound):
             client.inspect_container(made["Id"])
         with pytest.raises(docker.errors.APIError, match="not built"):
-            client.create_container("box", ["/bin/sh"], tty=True)
+            client.create_container("box", ["/bin/sh"], host_config={"Dns": ["127.0.0.1"]})
     finally:
         client.close()
