@@ -9,12 +9,13 @@ build's time becomes that time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
 from supervisor.image.builder.cache import StepCache, step_key
 from supervisor.image.builder.digests import FileDigests
+from supervisor.image.builder.flight import alone
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.builder.remote import fetch_remote, is_remote
 from supervisor.image.builder.request import BuildRequest
@@ -79,6 +80,18 @@ class Layering(msgspec.Struct, frozen=True):
         place.vertex.cached = found is not None
         return found
 
+    @contextlib.asynccontextmanager
+    async def making(self, place: Place, key: str) -> AsyncIterator[str | None]:
+        """Make the step of a key while no other build does. Gives what another made meanwhile, as `known`.
+
+        A build that neither looks nor keeps waits for nobody.
+        """
+        if self.cache is None or not place.look:
+            yield None
+            return
+        async with alone(f"{self.store.root}/build/making", key, place.vertex.note):
+            yield self.known(place, key)
+
     def keep(self, keys: Sequence[str], diff_id: str) -> str:
         """Note what was made."""
         if self.cache is not None:
@@ -120,8 +133,11 @@ class Layering(msgspec.Struct, frozen=True):
             writer.finish()
             return True
 
-        made = await self.session.thread(make)
-        return self.keep([key], await self.adopt(writer.upper) if made else "")
+        async with self.making(place, key) as found:
+            if found is not None:
+                return found
+            made = await self.session.thread(make)
+            return self.keep([key], await self.adopt(writer.upper) if made else "")
 
     # --- COPY and ADD ---------------------------------------------------------------------------
     async def copy(self, place: Place, operation: CopyOp) -> str:
@@ -162,14 +178,17 @@ class Layering(msgspec.Struct, frozen=True):
             keys.append(self.key(below, operation.key, [*marks, *contents]))
             if (found := self.known(place, keys[-1])) is not None:
                 return self.keep(keys[:-1], found)
-            from supervisor.image.builder.copying import (
-                Copier,  # tar and all compressions: a cached build has no use
-            )
+            async with self.making(place, keys[-1]) as found:
+                if found is not None:
+                    return self.keep(keys[:-1], found)
+                from supervisor.image.builder.copying import (
+                    Copier,  # tar and all compressions: a cached build has no use
+                )
 
-            writer = self.writer(() if operation.link else lowers, place.where)
-            copier = Copier(operation, writer, self.digests, whose, self.session.directory())
-            await self.session.thread(lambda: copier.run(taken))
-        return self.keep(keys, await self.adopt(writer.upper))
+                writer = self.writer(() if operation.link else lowers, place.where)
+                copier = Copier(operation, writer, self.digests, whose, self.session.directory())
+                await self.session.thread(lambda: copier.run(taken))
+                return self.keep(keys, await self.adopt(writer.upper))
 
     @staticmethod
     def _take(

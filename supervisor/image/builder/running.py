@@ -33,6 +33,16 @@ async def run(layering: Layering, place: Place, operation: RunOp) -> str:
     key = layering.key(place.diff_ids, operation.key, contents)
     if (found := layering.known(place, key)) is not None:
         return found
+    async with layering.making(place, key) as found:
+        if found is not None:
+            return found
+        return layering.keep([key], await layering.adopt(await _made(layering, place, operation, sources)))
+
+
+async def _made(
+    layering: Layering, place: Place, operation: RunOp, sources: Sequence[tuple[Mount, Source]]
+) -> str:
+    """The directory of what the process wrote."""
     from supervisor.image.builder.mounting import Mounting  # a cached build has no use for it
 
     session = layering.session
@@ -47,7 +57,7 @@ async def run(layering: Layering, place: Place, operation: RunOp) -> str:
         await _process(layering, place, operation, mounting, upper)
     finally:
         await mounting.close()
-    return layering.keep([key], await layering.adopt(upper))
+    return upper
 
 
 async def _process(
