@@ -185,4 +185,6 @@ def test_commit_makes_an_image_of_what_was_written(
     answer = api.commit("svc", repository="by-client", tag="2", changes=["LABEL x=y"])
     (found,) = json.loads(box.ok("image", "inspect", "by-client:2"))
     assert (found["Id"], found["Config"]["Labels"]["x"]) == (answer["Id"], "y")
+    assert box.daemon is not None
+    assert "libssl" not in Path(f"/proc/{box.daemon.pid}/maps").read_text(), "none of it needs OpenSSL"
     assert "cannot apply RUN" in box.run("commit", "-c", "RUN x", "svc").stderr
