@@ -20,6 +20,7 @@ from supervisor.cli.context import (
     code_of,
     complete_names,
     in_project,
+    project_option,
     project_options,
 )
 from supervisor.cli.errors import ApiError
@@ -143,13 +144,16 @@ def unpause(context: Context, names: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Kill it first if it runs.")
+@click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
 @click.option("-s", "--stop", "stop_first", is_flag=True, help="Stop it first if it runs.")
-@project_options
+@project_option
 @click.argument("names", nargs=-1, required=True, shell_complete=complete_names)
 @click.pass_obj
 def rm(context: Context, force: bool, stop_first: bool, names: tuple[str, ...]) -> None:
-    """Remove services that are down, with what they wrote. Named volumes stay."""
+    """Remove services that are down, with what they wrote. Named volumes stay.
+
+    As with Docker, -f is --force here; a Compose file is named in front of the verb.
+    """
     if stop_first:
         act(context, "stop", names)
     act(context, "remove", names, force=force)

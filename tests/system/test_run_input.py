@@ -161,7 +161,7 @@ def test_a_terminal_is_restored_when_the_command_is_ended(box: Supervisor) -> No
         shell.process.send_signal(signal.SIGTERM)
         assert shell.ended() == 128 + signal.SIGTERM
     assert box.state("left") == "running"
-    box.ok("rm", "--force", "left")
+    box.ok("rm", "-f", "left")
 
 
 def test_minus_it_needs_a_terminal(box: Supervisor) -> None:
