@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from supervisor.api.dockers import is_dockers, row_view, wanted_by
 from supervisor.api.lookup import find_here, flag, seconds, stored
 from supervisor.api.views import (
     config_view,
@@ -63,7 +64,10 @@ class _Handlers:
     # --- reading --------------------------------------------------------------------------------
     async def index(self, request: web.Request) -> web.Response:
         """?all, ?project; ?usage adds what each uses."""
-        everything = flag(request, "all")
+        # As Docker has it, a filter by status looks among all.
+        everything = flag(request, "all") or (
+            is_dockers(request) and "status" in request.query.get("filters", "")
+        )
         project = request.query.get("project")
         entries = [
             entry
@@ -71,6 +75,10 @@ class _Handlers:
             if (everything or not is_down(entry.instance)) and project in (None, entry.stored.project)
         ]
         entries.sort(key=lambda entry: entry.stored.name)
+        if is_dockers(request):
+            times = {"now_s": boottime_s(), "now_wall": time.time()}
+            rows = [row_view(entry, **times) for entry in entries]
+            return web.json_response([row for row in rows if wanted_by(request, row)])
         used: dict[str, Usage] = {}
         if flag(request, "usage"):
             places = [(entry.instance.id, entry.cgroup) for entry in entries]
@@ -82,6 +90,14 @@ class _Handlers:
         view = self._view(entry)
         view["Spec"] = msgspec.to_builtins(entry.stored.spec)
         view["Config"] = config_view(entry)
+        if is_dockers(request):
+            view["Name"] = f"/{view['Name']}"
+            # What its clients look into without asking whether it is there.
+            view |= {
+                "Image": entry.stored.spec.rootfs.image_id,
+                "Mounts": [],
+                "NetworkSettings": {"Networks": {}},
+            }
         view["LogPath"] = self._daemon.paths.instance(entry.instance.id).log
         return web.json_response(view)
 

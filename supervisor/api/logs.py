@@ -1,7 +1,7 @@
 """What services wrote: {name, stamp_ns, stream, text, partial} a line; `marker` where a run begins or ends.
 
 `/containers/{name}/logs` is of one instance, `/logs` of those named (?name=...) or of a whole ?project.
-Docker's frames are not spoken here: a line with its time, stream and run is worth more.
+Docker's clients get frames of an instance's logs instead, without marks, and to its end where they follow.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any
 
 from aiohttp import web
 
+from supervisor.api.dockers import frame, is_dockers, stamp_ns
 from supervisor.api.lookup import find_here, flag, nanoseconds, select, send, stored, stream
 from supervisor.core.exits import describe
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Published
+from supervisor.daemon.projects import is_down
 from supervisor.runtime import logs
 from supervisor.runtime.logfollow import Follower
 from supervisor.runtime.logmarks import RunMarker, interleave, merge, within
@@ -43,7 +45,47 @@ class _Handlers:
         self._daemon = daemon
 
     async def one(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, [find_here(self._daemon.engine, request)], None)
+        entry = find_here(self._daemon.engine, request)
+        if is_dockers(request):
+            return await self._frames(request, entry)
+        return await self._answer(request, [entry], None)
+
+    async def _frames(self, request: web.Request, entry: Entry) -> web.StreamResponse:
+        """?follow ?stdout ?stderr ?since ?until ?timestamps ?tail."""
+        tty = entry.stored.spec.tty
+        wanted = {name for name in ("stdout", "stderr") if flag(request, name)}
+        if not wanted:
+            raise web.HTTPBadRequest(text="Bad parameters: you must choose at least one stream")
+        last = _tail(request)
+        since, until = stamp_ns(request, "since"), stamp_ns(request, "until")
+        kind = "raw-stream" if tty else "multiplexed-stream"
+        response = web.StreamResponse(headers={"Content-Type": f"application/vnd.docker.{kind}"})
+        await response.prepare(request)
+
+        async def show(lines: list[Line]) -> None:
+            shown = [
+                frame(line, tty=tty, stamps=flag(request, "timestamps"))
+                for line in lines
+                if line["stream"] == "tty" or line["stream"] in wanted
+            ]
+            if shown:
+                await response.write(b"".join(shown))
+
+        if flag(request, "follow") and not is_down(entry.instance):
+            async for line in followed(self._daemon, [entry], None, tail=last, since_ns=since):
+                if until is not None and line["stamp_ns"] > until:
+                    break
+                await show([line])
+                # A mark comes after the lines of its run.
+                if line.get("marker") and is_down(entry.instance) and " ended: " in line["text"]:
+                    break
+        else:
+            await stored(self._daemon.engine)
+            lines = _history(self._daemon, [entry], last, since, until)
+            while batch := await asyncio.to_thread(lambda: list(itertools.islice(lines, _BATCH))):
+                await show(batch)
+        await response.write_eof()
+        return response
 
     async def several(self, request: web.Request) -> web.StreamResponse:
         names = request.query.getall("name", [])
@@ -56,10 +98,7 @@ class _Handlers:
     async def _answer(
         self, request: web.Request, entries: list[Entry], project: str | None
     ) -> web.StreamResponse:
-        tail = request.query.get("tail", "all")
-        if tail not in ("all", "-1") and not tail.isdigit():
-            raise web.HTTPBadRequest(text=f'cannot read logs: tail {tail!r} is neither "all" nor a number')
-        last = int(tail) if tail.isdigit() else None
+        last = _tail(request)
         since, until = nanoseconds(request, "since"), nanoseconds(request, "until")
         response = await stream(request)
         if flag(request, "follow"):
@@ -74,6 +113,13 @@ class _Handlers:
                 await send(response, *batch)
         await response.write_eof()
         return response
+
+
+def _tail(request: web.Request) -> int | None:
+    tail = request.query.get("tail", "all")
+    if tail not in ("all", "-1") and not tail.isdigit():
+        raise web.HTTPBadRequest(text=f'cannot read logs: tail {tail!r} is neither "all" nor a number')
+    return int(tail) if tail.isdigit() else None
 
 
 def _history(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import json
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -95,8 +97,17 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return web.json_response({"message": error.text}, status=error.status)
+        if request.match_info.http_exception is error:
+            path = re.sub(r"^/v1\.\d+", "", request.path)
+            return _message(f"cannot do {request.method} {path}: there is no such request here", error.status)
+        return _message(error.text or "", error.status)
     except (PlanError, PrepareError, StateError, SeccompError) as error:
-        return web.json_response({"message": str(error)}, status=500)
+        return _message(str(error), 500)
     except ConnectionResetError:
         return web.Response(status=499)  # the client went away; nobody reads this
+
+
+def _message(text: str, status: int) -> web.Response:
+    """Docker's client looks for this type to the letter, else it shows the JSON to people."""
+    body = json.dumps({"message": text}).encode()
+    return web.Response(body=body, status=status, content_type="application/json")
