@@ -8,11 +8,15 @@ voluntary context switches are of the same processes over some seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import subprocess
 import time
 
+import psutil
+
+from benchmarks import peers
 from benchmarks.supervised import machine, supervised
 
 SETTLE_S = 3.0
@@ -82,15 +86,44 @@ def measure(count: int, idle_s: float) -> None:
             print(f"      stop {gone:.2f} s (command {time.monotonic() - began:.2f} s)", flush=True)
 
 
+def beside(count: int) -> None:
+    """Other supervisors with so many: from their start until the last first instruction, and their memory.
+
+    Their configuration is written within that time, dockerd's own start, too. None of ours is up meanwhile.
+    """
+    for peer in peers.there():
+        with supervised() as world:
+            (base := world.base / peer.NAME).mkdir()
+            names = [f"s{number}" for number in range(count)]
+            mine = {process.pid for process in psutil.process_iter()}
+            began = time.monotonic()
+            with peer.running(base, world.io, names):
+                heard = [world.hear() for _ in names]
+                services = {pid for _, _, pid in heard}
+                last = max(at for _, at, _ in heard) / 1e9 - began
+                time.sleep(SETTLE_S)
+                pss = 0
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        if process.pid not in services | mine:
+                            pss += process.memory_full_info().pss
+                print(
+                    f"{count:5} of {peer.NAME}: up {last:6.2f} s, memory {pss / 1e6:.1f} MB PSS", flush=True
+                )
+
+
 def main() -> None:
     """Each size in turn."""
     parser = argparse.ArgumentParser(description="many services")
     parser.add_argument("--sizes", type=int, nargs="*", default=[100, 1000])
+    parser.add_argument("--peers", type=int, default=100, help="how many for the others; 0 leaves them out")
     parser.add_argument("--idle", type=float, default=10.0)
     args = parser.parse_args()
     machine()
     for size in args.sizes:
         measure(size, args.idle)
+    if args.peers:
+        beside(args.peers)
 
 
 if __name__ == "__main__":
