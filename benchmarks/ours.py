@@ -1,0 +1,100 @@
+"""A supervisor of our own for a benchmark: in directories that go again, driven by the command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "supervisor.cli.main")
+
+
+@dataclass(slots=True)
+class Ours:
+    """A running daemon. `base` is its directory, with compose.yaml in it."""
+
+    base: Path
+    environment: dict[str, str]
+
+    def run(self, *arguments: str) -> str:
+        """One command of ours; what it printed. Raises CalledProcessError."""
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.base,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ).stdout
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What `ps -a` says."""
+        return [json.loads(line) for line in self.run("ps", "-a", "--format", "json").splitlines()]
+
+
+@contextlib.contextmanager
+def ours(metrics: str = "") -> Iterator[Ours]:
+    """A daemon that answers; afterwards everything of it is gone."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        base = Path(directory)
+        environment = {
+            **os.environ,
+            "SHIPKEEPER_STATE_DIR": f"{base}/state",
+            "SHIPKEEPER_RUN_DIR": f"{base}/run",
+            "SHIPKEEPER_METRICS_ADDRESS": metrics,
+            "SHIPKEEPER_PROJECTS_DIR": f"{base}/projects",
+        }
+        with open(base / "daemon.log", "wb") as log:
+            daemon = subprocess.Popen([*COMMAND, "daemon"], env=environment, cwd=base, stdout=log, stderr=log)
+        made = Ours(base, environment)
+        try:
+            while subprocess.run(
+                [*COMMAND, "ps"], env=environment, cwd=base, capture_output=True, check=False
+            ).returncode:
+                if daemon.poll() is not None:
+                    raise RuntimeError((base / "daemon.log").read_text())
+            yield made
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                for project in {row["Project"] for row in made.rows()}:
+                    made.run("-p", project, "down", "-t", "0")
+            daemon.terminate()
+            daemon.wait()
+
+
+def services(count: int, command: str = "[sleep, '1000000']") -> str:
+    """A Compose file of so many isolated services."""
+    lines = ["name: many", "services:"]
+    lines += [
+        f"  s{number}: {{command: {command}, restart: always, network_mode: host, stop_signal: SIGKILL}}"
+        for number in range(count)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def scrape(address: str) -> bytes:
+    """One look at the metrics."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def load_average() -> str:
+    """Of the last minute: how quiet the machine is."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def timed(work: Any) -> float:
+    """Seconds that it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
