@@ -6,7 +6,6 @@ and checked against the configuration that names it. Nothing becomes an image be
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -97,10 +96,11 @@ def add_layer(store: ImageStore, path: str, diff_id: str, name: str) -> Layer:
 
     def settle(directory: str, layer: Layer) -> Layer:
         # Before the layer is there: one without an archive that needs one could never be saved.
-        if _is_ours(directory, layer):
-            return layer
+        with open(path, "rb") as raw, decompressed(raw) as plain:
+            if _is_ours(directory, plain):
+                return layer
         with open(path, "rb") as raw, decompressed(raw) as plain, store.blobs.write() as blob:
-            zstandard.ZstdCompressor(level=3).copy_stream(plain, blob)  # type: ignore[arg-type]  # it writes
+            zstandard.ZstdCompressor(level=3, threads=-1).copy_stream(plain, blob)  # type: ignore[arg-type]  # it writes
         return msgspec.structs.replace(layer, blob=blob.digest, media_type=oci.LAYER_ZSTD)
 
     try:
@@ -128,11 +128,29 @@ def import_layer(store: ImageStore, stream: IO[bytes], name: str) -> Layer:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _is_ours(directory: str, layer: Layer) -> bool:
-    """Whether the same archive can be written from the unpacked files."""
-    digest = hashlib.sha256()
-    write_layer(directory, digest.update)
-    return f"sha256:{digest.hexdigest()}" == layer.diff_id
+class _OtherError(Exception):
+    """An archive that is not written as ours are."""
+
+
+def _is_ours(directory: str, plain: IO[bytes]) -> bool:
+    """Whether the same archive can be written from the unpacked files.
+
+    Compared and not digested: another tool's archive mostly differs in its first header already.
+    """
+
+    def compare(data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            read = plain.read(len(data) - at)
+            if not read or data[at : at + len(read)] != read:
+                raise _OtherError
+            at += len(read)
+
+    try:
+        write_layer(directory, compare)
+    except _OtherError:
+        return False
+    return not plain.read(1)
 
 
 # --- what is in an archive ---------------------------------------------------------------------------
