@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from supervisor.cli.buildview import Part
 from supervisor.image.builder.contexts import Recipe, read_ignore, read_recipe
@@ -58,7 +60,7 @@ async def gather_inputs(job: Job, place: str, part: Part) -> tuple[BuildRequest,
     contexts = []
     for number, (name, source) in enumerate(job.contexts):
         contexts.append((name, await _named(source, f"{place}/context-{number}", part)))
-    request = replace(
+    request = msgspec.structs.replace(
         job.request,
         context=fetched.directory,
         dockerfile=recipe.text,

@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Literal, TextIO
+
+import msgspec
 
 from supervisor.cli.buildframe import cells, frame
 from supervisor.cli.buildplain import Documents, Plain, plain
@@ -172,11 +173,15 @@ class Part:
                 self._numbers[vertex] = view.begin()
                 view.tell(Started(self._numbers[vertex], self._called(name)))
             case Note(vertex=0):
-                view.tell(replace(event, text=f"{self._name}: {event.text}") if self._name else event)
+                view.tell(
+                    msgspec.structs.replace(event, text=f"{self._name}: {event.text}")
+                    if self._name
+                    else event
+                )
             case Note() | Output() | Ended():
                 number = self._numbers.get(event.vertex)
                 if number is not None:
-                    view.tell(replace(event, vertex=number))
+                    view.tell(msgspec.structs.replace(event, vertex=number))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[str, int | None, int | None], None]]:

@@ -12,15 +12,15 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 OPAQUE = "trusted.overlay.opaque"
 _MAX_LINKS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """Something in the merged view: the file that shows (`path`, on the host) and what it is."""
 
     path: str
@@ -37,8 +37,7 @@ class Entry:
         return stat.S_ISLNK(self.status.st_mode)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerStack:
+class LayerStack(msgspec.Struct, frozen=True):
     """Directories over one another, topmost first."""
 
     layers: tuple[str, ...]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.image.layerstack import is_opaque, is_whiteout
 
@@ -19,8 +20,7 @@ _CHUNK_BYTES = 1024 * 1024
 _MAX_OCTAL_7, _MAX_OCTAL_11 = 8**7 - 1, 8**11 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     name: bytes
     kind: bytes
     mode: int = 0o644

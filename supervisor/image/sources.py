@@ -7,8 +7,9 @@ buildx build/opt.go.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import msgspec
 
 from supervisor.image.builder.progress import BuildError
 
@@ -21,20 +22,17 @@ class SourceError(BuildError):
     """A source that cannot be used: it is the command line that is wrong. The text is for the user."""
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(msgspec.Struct, frozen=True):
     """A directory of this host."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stdin:
+class Stdin(msgspec.Struct, frozen=True):
     """What comes on standard input: a Dockerfile, or an archive of a context."""
 
 
-@dataclass(frozen=True, slots=True)
-class Git:
+class Git(msgspec.Struct, frozen=True):
     """A repository. ref: branch, tag or commit, "" for its HEAD. subdir: the context within, "" for all.
 
     commit: what the ref has to be, "" for whatever it is.
@@ -46,8 +44,7 @@ class Git:
     commit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(msgspec.Struct, frozen=True):
     """An URL: a Dockerfile, or an archive of a context."""
 
     url: str

@@ -7,7 +7,8 @@ build/opt.go. A context that was fetched is a stranger's: its Dockerfile lies wi
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.image.builder.ignore import Ignore, PatternError, parse_ignore
 from supervisor.image.sources import SourceError
@@ -15,8 +16,7 @@ from supervisor.image.sources import SourceError
 _MAX_BYTES = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """A Dockerfile: its text, what problems call it, and which files of the context count."""
 
     text: bytes

@@ -10,7 +10,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 _LITERAL = re.compile(r"[^*?\[\\]+")
 
@@ -19,8 +20,7 @@ class PatternError(ValueError):
     """A pattern that cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """One line. negated: it takes back what earlier ones excluded. parts: how many components it has."""
 
     text: str
@@ -32,12 +32,11 @@ class Pattern:
         return self.regex.fullmatch(path) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Ignore:
+class Ignore(msgspec.Struct, frozen=True):
     """All patterns of a file, or of `--exclude` flags."""
 
     patterns: tuple[Pattern, ...] = ()
-    _negations: bool = field(default=False)
+    _negations: bool = False
 
     def excludes(self, path: str) -> bool:
         """Whether a path (relative, `/` between its parts) does not count."""

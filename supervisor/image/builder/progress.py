@@ -6,26 +6,23 @@ image. Its number is that of its first event, from 1, as BuildKit's plain progre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """First event: how many vertices there will be, as far as it is known."""
 
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A vertex begins. name: `[builder 2/5] RUN make`, `[internal] load context`, `exporting image`."""
 
     vertex: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """Bytes that a RUN step wrote, in its order, cut anywhere. stderr: it came from there."""
 
     vertex: int
@@ -33,8 +30,7 @@ class Output:
     stderr: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """One line about a vertex: where an image came from, how far a download is. vertex 0: of the build.
 
     done, total: bytes, where it is the progress of something that has a length; a later one replaces it.
@@ -46,8 +42,7 @@ class Note:
     total: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A vertex is done. error: "" or why it failed. cancelled: because another one failed."""
 
     vertex: int
@@ -60,8 +55,7 @@ class Ended:
 Event = Planned | Started | Output | Note | Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(msgspec.Struct, frozen=True):
     """The end of a build. id: of the image. warnings: lines for the user."""
 
     id: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from supervisor.core.reference import Reference
 from supervisor.image.builder.ignore import Ignore
@@ -11,8 +12,7 @@ from supervisor.image.builder.ignore import Ignore
 NOTHING_IGNORED = Ignore()
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True):
     """A secret of `RUN --mount=type=secret`: the content is read when a step needs it, and is in no layer.
 
     path: a file of the host, or "" where `env` names a variable of the builder's own environment.
@@ -23,16 +23,14 @@ class Secret:
     env: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SshAgent:
+class SshAgent(msgspec.Struct, frozen=True):
     """A socket or key of `RUN --mount=type=ssh`. paths: a socket, or keys; () is SSH_AUTH_SOCK's agent."""
 
     id: str = "default"
     paths: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
+class BuildRequest(msgspec.Struct, frozen=True):
     """One build.
 
     context: an existing directory that COPY reads; "" where there is none.

@@ -14,8 +14,10 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from supervisor.image.builder.bases import Bases
 from supervisor.image.builder.build import build
@@ -68,11 +70,11 @@ async def verify(
     place = await asyncio.to_thread(tempfile.mkdtemp, prefix="shipkeeper-verify-")
     umask = os.umask(_OTHER_UMASK)
     try:
-        other = replace(request, names=(), pull=False)
+        other = msgspec.structs.replace(request, names=(), pull=False)
         if request.context:
             copy = f"{place}/elsewhere/context"
             await asyncio.to_thread(_copy_otherwise, request.context, copy)
-            other = replace(other, context=copy)
+            other = msgspec.structs.replace(other, context=copy)
         while int(time.time()) == second_began:  # times are whole seconds in a layer
             await asyncio.sleep(0.05)
         second = await build(other, store, bases, runner, tell, cached=False)

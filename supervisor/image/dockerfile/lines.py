@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.core.problems import Findings, Mark
 from supervisor.image.dockerfile.words import (
@@ -26,8 +27,7 @@ _KNOWN_DIRECTIVES = ("syntax", "escape", "check")
 _WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 
 
-@dataclass(frozen=True, slots=True)
-class Heredoc:
+class Heredoc(msgspec.Struct, frozen=True):
     """One here-document. content: its lines, tabs cut where `<<-` says so. expand: variables count in it."""
 
     name: str
@@ -37,8 +37,7 @@ class Heredoc:
     fd: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One instruction as it stands: continuation lines joined, comments gone.
 
     word: the first word, as written. rest: what follows it, trimmed. end_line: its last line, heredocs too.
@@ -56,8 +55,7 @@ class Line:
         return self.word.upper()
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """A whole file. escape: the character that continues lines. directives: by lower-case name."""
 
     lines: tuple[Line, ...]

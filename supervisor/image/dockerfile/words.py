@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import msgspec
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPECIAL = "@*#?-$!0"
 
@@ -20,8 +22,7 @@ class WordError(Exception):
     """A word that cannot be read. The text says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quoting:
+class Quoting(msgspec.Struct, frozen=True):
     """The escape character: a backslash, or what the `escape` directive names."""
 
     escape: str = "\\"
