@@ -17,7 +17,9 @@ from collections.abc import Callable
 
 from supervisor.launcher import protocol
 
-_ANSWER_S = 5.0  # a launcher of before there was such a request does not answer
+_ANSWER_S = 2.0  # a launcher of before there was such a request does not answer
+_TRIES = 3
+_RETRY_S = 0.5
 
 
 class Inputs:
@@ -26,19 +28,31 @@ class Inputs:
     def __init__(self) -> None:
         self.send: Callable[[protocol.Request], None] = lambda _: None
         self.take_fds: Callable[[str], list[int]] = lambda _: []
-        self._asked: dict[str, asyncio.Future[int]] = {}
+        self._asked: dict[str, asyncio.Future[int | None]] = {}
 
     async def get(self, instance: str, run: int) -> int:
-        """A descriptor of that run's stdin or terminal, the caller's; -1 where it has none or is gone."""
+        """A descriptor of that run's stdin or terminal, the caller's; -1 where it has none or is gone.
+
+        A launcher that has just died is waited for.
+        """
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(_RETRY_S)
+            if (found := await self._ask(instance, run)) is not None:
+                return found
+        return -1
+
+    async def _ask(self, instance: str, run: int) -> int | None:
+        """None: nobody answered."""
         key = secrets.token_hex(16)
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._asked[key] = answer
         self.send(protocol.Input(key, instance, run))
         try:
             async with asyncio.timeout(_ANSWER_S):
                 return await answer
         except TimeoutError:
-            return -1
+            return None
         finally:
             del self._asked[key]
 
@@ -59,7 +73,7 @@ class Inputs:
         """The launcher died: nobody answers."""
         for answer in self._asked.values():
             if not answer.done():
-                answer.set_result(-1)
+                answer.set_result(None)
 
 
 def resize(terminal: int, height: int, width: int) -> None:

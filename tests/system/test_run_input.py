@@ -164,6 +164,24 @@ def test_a_terminal_is_restored_when_the_command_is_ended(box: Supervisor) -> No
     box.ok("rm", "-f", "left")
 
 
+def test_a_terminal_lives_on_when_the_launcher_was_killed(box: Supervisor) -> None:
+    box.ok("run", "-dit", "--name", "held", "box", "/bin/sh")
+    (launcher,) = [
+        process
+        for process in box.helpers()
+        if "supervisor.launcher.server" in process.cmdline() and process.ppid() == 1
+    ]
+    launcher.kill()
+    until(lambda: len([p for p in box.helpers() if p.pid != launcher.pid]) >= 2, "there is a new one")
+    with screen(box, "attach", "held") as shell:
+        shell.type(b"echo a$((1+1))b\n")
+        shell.expect(b"a2b\r\n")
+        shell.type(b"exit 8\n")
+        shell.ended()
+    until(lambda: box.state("held") == "exited", "the shell has ended")
+    box.ok("rm", "held")
+
+
 def test_minus_it_needs_a_terminal(box: Supervisor) -> None:
     result = piped(box, b"", "run", "-it", "--rm", "box", "/bin/sh")
     assert result.returncode == 125
