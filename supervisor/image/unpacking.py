@@ -7,6 +7,7 @@ whiteouts become overlayfs' own (OCI image specification, layer.md; Documentatio
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from supervisor.image.layerstack import OPAQUE, is_whiteout
+from supervisor.kernel import syscalls as sc
 
 _HEADER_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -89,9 +91,13 @@ class _Unpacking:
             if count >= self._bounds.max_members:
                 raise self._error(f"more than {self._bounds.max_members} members")
             self._member(archive, member)
-        for path in sorted(self._directories, reverse=True):
-            if stat.S_ISDIR(os.lstat(path).st_mode):
-                _attributes(path, self._directories[path])
+        root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in sorted(self._directories, reverse=True):
+                if _is_still_there(root, path.removeprefix(self._root).strip("/")):
+                    _attributes(path, self._directories[path])
+        finally:
+            os.close(root)
 
     def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         parts = self._parts(member.name)
@@ -215,6 +221,20 @@ class _Unpacking:
 
     def _error(self, why: str) -> ArchiveError:
         return ArchiveError(f"cannot unpack {self._file}: {why}")
+
+
+def _is_still_there(root: int, inner: str) -> bool:
+    """Whether a directory is one yet, reached through no link: a later member may have replaced one above it.
+
+    Through a link that took its parent's place its attributes would be given to a directory of the host.
+    """
+    try:
+        os.close(sc.openat2(root, inner or ".", os.O_PATH | os.O_DIRECTORY, sc.RESOLVE_NO_SYMLINKS))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    return True
 
 
 def _attributes(path: str, member: tarfile.TarInfo) -> None:

@@ -49,6 +49,30 @@ def test_names_that_look_alike_are_different_files(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "other")) == ["DIR", "Dir", "dir"]
 
 
+@pytest.mark.parametrize("layer", [True, False])
+def test_a_directory_whose_parent_becomes_a_link_gives_its_attributes_to_nobody(
+    tmp_path: Path, layer: bool
+) -> None:
+    """Directories get theirs last, when what was above may lead out of the root."""
+    outside = tmp_path / "outside"
+    (outside / "below").mkdir(parents=True)
+    (outside / "below").chmod(0o700)
+    before = (outside / "below").stat()
+    below = member("a/below", "dir", mode=0o4777, uid=1234)
+    data = made(tmp_path, below, member("a", "link", str(outside)))
+    (tmp_path / "root").mkdir()
+    unpack_tar(io.BytesIO(data), "x", str(tmp_path / "root"), Bounds(), layer=layer)
+    after = (outside / "below").stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (before.st_mode, before.st_uid, before.st_mtime)
+    assert os.readlink(tmp_path / "root" / "a") == str(outside)
+
+
+def test_a_directory_whose_parent_becomes_a_file_is_gone(tmp_path: Path) -> None:
+    """The archive is whole: what comes later replaces what came before."""
+    unpacked(made(tmp_path, member("a/below", "dir"), member("a", data=b"x")), tmp_path / "root")
+    assert (tmp_path / "root" / "a").read_bytes() == b"x"
+
+
 def test_setuid_bits_and_capabilities_are_kept(tmp_path: Path) -> None:
     """They mean something in an image; the services' mounts and capabilities bound what."""
     text = CAPABILITY.decode("utf-8", "surrogateescape")
