@@ -272,8 +272,11 @@ class Daemon:
 
     def _prepare_directories(self) -> None:
         try:
-            for directory in (self.paths.state_dir, self.paths.instances, self.paths.run_dir):
+            for directory in (self.paths.state_dir, self.paths.run_dir):
                 Path(directory).mkdir(0o711, parents=True, exist_ok=True)
+            Path(self.paths.instances).mkdir(0o700, exist_ok=True)
+            # No other user of the host may reach what a service wrote: it may be a setuid program.
+            Path(self.paths.instances).chmod(0o700)
             Path(self.paths.root_mountpoint).mkdir(0o700, exist_ok=True)
             self._lock = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -332,8 +332,22 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
     return RunRecord(run, started, ended, load_ending(ending), *figures)
 
 
+def _make_private(path: str) -> None:
+    """Also what an earlier version made; an error shows in what comes next."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(OSError):
+            os.chmod(each, 0o600)
+
+
 def _open(path: str) -> sqlite3.Connection:
-    """Raises sqlite3.DatabaseError for what is no database of this schema."""
+    """Raises sqlite3.DatabaseError for what is no database of this schema.
+
+    Services' environments are in it: it is root's alone, and the files beside it are made with its mode
+    (sqlite.org/src, os_unix.c, findCreateFileMode).
+    """
+    _make_private(path)
     db = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode=WAL")

@@ -37,7 +37,9 @@ class Layers:
         """`root` exists."""
         self._layers = f"{root}/layers"
         self._blobs = blobs
-        os.makedirs(self._layers, 0o711, exist_ok=True)
+        os.makedirs(self._layers, 0o700, exist_ok=True)
+        # No other user of the host may reach an image's setuid programs, whoever made the directory.
+        os.chmod(self._layers, 0o700)
 
     def directory(self, diff_id: str) -> str:
         """Where a layer's files are, or would be."""
