@@ -41,7 +41,10 @@ def test_programs_of_images_and_services_and_their_environments_are_roots_alone(
     supervisor.ok("run", "-d", "--name", "held", "-e", "PASSWORD=x", "box", "/bin/sleep", "1000")
     assert reads(supervisor.base / "root.tgz")
     state = supervisor.base / "state"
-    inner = [*(state / "images" / "layers").glob("*/diff/bin/busybox"), *(state / "instances").glob("*/upper")]
+    inner = [
+        *(state / "images" / "layers").glob("*/diff/bin/busybox"),
+        *(state / "instances").glob("*/upper"),
+    ]
     assert len(inner) == 2
     assert [path for path in inner if reaches(path)] == []
     databases = list(state.glob("shipkeeper.db*"))
