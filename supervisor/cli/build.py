@@ -68,6 +68,13 @@ Exit codes:
 @click.option(
     "--network", type=click.Choice(["default", "host", "none"]), default="default", help="Of RUN steps."
 )
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    type=click.Choice(["security.insecure", "network.host"]),
+    help="security.insecure: RUN --security=insecure gets all of the host; network.host is always allowed.",
+)
 @click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Has to be this host's.")
 @click.option(
     "--progress",

@@ -43,6 +43,7 @@ _OF_ONE_IMAGE = {
     "platforms": "--platform",
     "iidfile": "--iidfile",
     "metadata_file": "--metadata-file",
+    "allowed": "--allow",
     "check": "--check",
     "verify": "--verify",
 }

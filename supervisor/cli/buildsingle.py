@@ -60,6 +60,7 @@ def job_of(source: str, file: str | None, options: dict[str, Any]) -> Job:
         secrets=tuple(parse_secret(text, os.environ) for text in options["secrets"]),
         ssh=tuple(parse_ssh(text) for text in options["agents"]),
         network=options["network"],
+        allows_insecure="security.insecure" in options["allowed"],
         no_cache=options["no_cache"],
         no_cache_stages=tuple(options["no_cache_stages"]),
         pull=options["pull"],

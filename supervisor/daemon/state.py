@@ -338,7 +338,7 @@ def _make_private(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     for each in (path, f"{path}-wal", f"{path}-shm"):
         with contextlib.suppress(OSError):
-            os.chmod(each, 0o600)
+            Path(each).chmod(0o600)
 
 
 def _open(path: str) -> sqlite3.Connection:

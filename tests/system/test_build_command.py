@@ -551,3 +551,19 @@ def test_a_terminal_shows_the_build_live(place: Supervisor) -> None:
     assert status == 1
     assert " => ERROR [2/2] RUN" in failed
     assert failed.index("\x1b[?25h") < failed.index("------"), "the failure is told below the last frame"
+
+
+def test_a_dockerfile_takes_no_privileges_that_nobody_gave_it(place: Supervisor) -> None:
+    """`RUN --security=insecure` has all of the host: refused, from the cache too, unless it is allowed."""
+    capabilities = "cat /proc/self/status >/status"
+    dockerfile = f"FROM base\nRUN --security=insecure {capabilities}\n".encode()
+    for _ in range(2):
+        refused = build(place, "--progress=plain", "-", stdin=dockerfile)
+        assert refused.returncode == 1
+        assert "cannot run with --security=insecure" in refused.stderr.decode()
+        assert "--allow security.insecure" in refused.stderr.decode()
+        built(place, "--allow", "security.insecure", "-t", "trusted", "-", stdin=dockerfile)
+    built(place, "-t", "confined", "-", stdin=f"FROM base\nRUN {capabilities}\n".encode())
+    seccomp = {name: files(place, name)["status"].decode() for name in ("trusted", "confined")}
+    assert "Seccomp:\t0" in seccomp["trusted"]
+    assert "Seccomp:\t2" in seccomp["confined"]

@@ -39,6 +39,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
     names: what the image is called afterwards; none leaves it with its id only.
     args, labels: by name, in the order given. contexts: name to a directory or `docker-image://NAME`.
     network: of RUN steps that name none: "default" (the host's), "host" or "none".
+    allows_insecure: whether `RUN --security=insecure` may be carried out: it is as good as root of the host.
     no_cache_stages: stages that are built anew though `no_cache` is not said for all.
     epoch_s: SOURCE_DATE_EPOCH, or None: the time of the newest input is taken.
     """
@@ -55,6 +56,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
     secrets: tuple[Secret, ...] = ()
     ssh: tuple[SshAgent, ...] = ()
     network: Literal["default", "host", "none"] = "default"
+    allows_insecure: bool = False
     no_cache: bool = False
     no_cache_stages: tuple[str, ...] = ()
     pull: bool = False

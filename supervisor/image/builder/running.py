@@ -24,6 +24,12 @@ _TAKES = ("bind", "cache")
 
 async def run(layering: Layering, place: Place, operation: RunOp) -> str:
     """The layer of a RUN. Raises BuildError."""
+    if operation.insecure and not layering.request.allows_insecure:
+        # Before the cache is asked: what a Dockerfile may do must not depend on what was built before.
+        raise BuildError(
+            f"{place.where}: cannot run with --security=insecure: the Dockerfile would get all of the host;"
+            " if you trust it, add --allow security.insecure"
+        )
     sources = [
         (mount, await place.find(mount.origin))
         for mount in operation.mounts
