@@ -58,7 +58,7 @@ def test_a_fresh_installation_has_nothing_to_complain_of(installed: VirtualMachi
     assert checks["systemd"]["status"] == "ok"
     assert checks["cgroups"]["detail"].startswith("v2; controllers: cpu")
     helpers = installed.output(f"cat {SERVICES_CGROUP}/launcher/cgroup.procs").split()
-    assert len(helpers) == 3, "launcher, log writer, and what keeps the cgroup until they are there"
+    assert len(helpers) == 4, "launcher, nursery, log writer, and what keeps the cgroup until they are there"
     assert installed.output(f"cat {SERVICES_CGROUP}/cgroup.procs") == ""
 
 
