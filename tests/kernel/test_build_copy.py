@@ -10,6 +10,7 @@ import http.server
 import io
 import os
 import shutil
+import socketserver
 import subprocess
 import tarfile
 import threading
@@ -355,6 +356,26 @@ def test_urls_with_and_without_a_checksum(bench: Bench, tmp_path: Path) -> None:
             bench.build(f"FROM base:1\nADD {url}/none /")
 
 
+@contextlib.contextmanager
+def git_server(directory: Path) -> Iterator[str]:
+    """The repositories of a directory by git's own protocol, on loopback; the address."""
+    command = ["git", "daemon", "--inetd", "--export-all", f"--base-path={directory}", str(directory)]
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            end = self.request.fileno()
+            subprocess.run(command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, check=False)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"git://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git on this machine")
 def test_git_repositories(bench: Bench, tmp_path: Path) -> None:
     repository = tmp_path / "r.git"
@@ -373,13 +394,34 @@ def test_git_repositories(bench: Bench, tmp_path: Path) -> None:
     git("tag", "v1")
     (repository / "sub" / "f").write_text("two")
     git("commit", "-qam", "two")
-    url = f"file://{repository}"
-    result = bench.build(
-        f"FROM scratch\nADD {url}#v1:sub /one/\nADD --keep-git-dir {url} /two/\n"
-        f"ADD --checksum={commit} {url}#v1 /c/"
-    )
-    assert result.text("/one/f") == "one"
-    assert result.stack.names("/two") == [".git", "sub"]
-    assert result.text("/two/sub/f") == "two"
-    with pytest.raises(BuildError, match="its commit is"):
-        bench.build(f"FROM scratch\nADD --checksum={commit} {url} /c/")
+    with git_server(tmp_path) as server:
+        url = f"{server}/r.git"
+        result = bench.build(
+            f"FROM scratch\nADD {url}#v1:sub /one/\nADD --keep-git-dir {url} /two/\n"
+            f"ADD --checksum={commit} {url}#v1 /c/"
+        )
+        assert result.text("/one/f") == "one"
+        assert result.stack.names("/two") == [".git", "sub"]
+        assert result.text("/two/sub/f") == "two"
+        with pytest.raises(BuildError, match="its commit is"):
+            bench.build(f"FROM scratch\nADD --checksum={commit} {url} /c/")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git on this machine")
+@pytest.mark.parametrize("scheme", ["file", "git"])
+def test_a_repository_of_add_is_none_of_the_host_and_its_ref_no_option(
+    bench: Bench, tmp_path: Path, scheme: str
+) -> None:
+    """git runs the program of `--upload-pack` on the host; ADD of file:// would copy what is not given."""
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "r.git")], check=True)
+    program, mark = tmp_path / "program", tmp_path / "was-run"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    with git_server(tmp_path) as server:
+        url = f"file://{tmp_path}/r.git" if scheme == "file" else f"{server}/r.git"
+        with pytest.raises(BuildError, match=r"no repository of the host|does not begin with -"):
+            bench.build(f"FROM scratch\nADD {url}#--upload-pack={program} /x/")
+        assert not mark.exists()
+        if scheme == "file":
+            with pytest.raises(BuildError, match="no repository of the host"):
+                bench.build(f"FROM scratch\nADD {url} /x/")

@@ -97,12 +97,19 @@ async def _download(url: str, file: str, where: str) -> str:
 async def _clone(text: str, place: str, where: str, *, commit: str, keep_git_dir: bool) -> None:
     url, _, fragment = text.partition("#")
     ref, _, subdirectory = fragment.partition(":")
+    if url.startswith("file:"):
+        raise BuildError(
+            f"{where}: cannot add {text}: a Dockerfile reads no repository of the host; copy it into the"
+            " context, or name it with --build-context"
+        )
+    if ref.startswith("-"):  # --upload-pack=PROGRAM would be run here
+        raise BuildError(f"{where}: cannot add {text}: a ref does not begin with -")
     repository = f"{place}/.clone"
     os.mkdir(repository)
     run = _Git(repository, text, where, os.path.dirname(place))
     await run("init", "-q")
     await run("remote", "add", "origin", "--", url)
-    await run("fetch", "-q", "--depth", "1", "origin", ref or "HEAD")
+    await run("fetch", "-q", "--depth", "1", "--", "origin", ref or "HEAD")
     await run("checkout", "-q", "FETCH_HEAD")
     found = (await run("rev-parse", "HEAD")).strip()
     if commit and not found.startswith(commit):
@@ -135,7 +142,7 @@ class _Git:
         environment = {
             **os.environ,
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ALLOW_PROTOCOL": "http:https:git:ssh" + (":file" if self.text.startswith("file:") else ""),
+            "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
             "GIT_CONFIG_NOSYSTEM": "1",
         }
         try:
