@@ -22,6 +22,8 @@ from supervisor.kernel import syscalls as sc
 _HEADER_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _MAX_LINKS = 40
+_MAX_DEPTH = 400
+"""Of directories: shutil.rmtree calls itself for each, with a descriptor open; what it cannot take stays."""
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _EXTENDED = (
@@ -205,6 +207,8 @@ class _Unpacking:
                 todo += [step for step in reversed(text.split("/")) if step not in ("", ".")]
             elif stat.S_ISDIR(mode):
                 done.append(part)
+                if len(done) >= _MAX_DEPTH:
+                    raise self._error(f"more than {_MAX_DEPTH} directories in each other")
             else:
                 raise self._error(f"{'/'.join(parts)} is not a directory")
         return "/".join([self._root, *done])

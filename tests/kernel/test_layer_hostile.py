@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import os
+import shutil
 import stat
 import tarfile
 import unicodedata
@@ -71,6 +72,13 @@ def test_a_directory_whose_parent_becomes_a_file_is_gone(tmp_path: Path) -> None
     """The archive is whole: what comes later replaces what came before."""
     unpacked(made(tmp_path, member("a/below", "dir"), member("a", data=b"x")), tmp_path / "root")
     assert (tmp_path / "root" / "a").read_bytes() == b"x"
+
+
+def test_directories_too_deep_to_be_removed_are_refused(tmp_path: Path) -> None:
+    """shutil.rmtree fails on them, and with it every prune."""
+    with pytest.raises(ArchiveError, match="directories in each other"):
+        unpacked(made(tmp_path, member("a/" * 1500 + "f")), tmp_path / "root")
+    shutil.rmtree(tmp_path / "root")
 
 
 def test_setuid_bits_and_capabilities_are_kept(tmp_path: Path) -> None:
