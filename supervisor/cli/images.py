@@ -48,6 +48,9 @@ def opened(context: Context) -> Iterator[ImageStore]:
         fail(FAILED, f"cannot use the images at {error.filename}: {error.strerror}; be root")
     except InvalidReferenceError as error:
         fail(USAGE, str(error))
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        fail(FAILED, f"cannot use the images{where}: {error.strerror or error}")
     except _ERRORS as error:
         fail(FAILED, str(error))
 
@@ -401,8 +404,15 @@ def _seekable(path: str | None) -> Iterator[IO[bytes]]:
     """A file, or all of stdin, which can be a pipe."""
     if path not in (None, "-"):
         assert path is not None
-        with open(path, "rb") as file:  # noqa: PTH123 - as everywhere here
-            yield file
+        try:
+            given = open(path, "rb")  # noqa: PTH123, SIM115 - as everywhere here; closed below
+        except OSError as error:
+            fail(
+                FAILED,
+                f"cannot read the archive {path}: {error.strerror}; name one that is there, or - for stdin",
+            )
+        with given:
+            yield given
         return
     with tempfile.TemporaryFile() as file:
         while data := sys.stdin.buffer.read(1 << 20):
@@ -434,6 +444,13 @@ def save(context: Context, path: str | None, names: tuple[str, ...]) -> None:
             with open(new, "xb") as file:  # noqa: PTH123
                 save_archive(store, chosen, file.write)
             os.replace(new, path)  # noqa: PTH105
+        except OSError as error:
+            if error.filename not in (None, new):
+                raise
+            # The user knows the name that was asked for, not the one beside it.
+            fail(
+                FAILED, f"cannot write {path}: {error.strerror}; name a place that can be written, with room"
+            )
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(new)  # noqa: PTH108

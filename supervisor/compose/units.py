@@ -71,12 +71,12 @@ def size_bytes(text: str, base: int = 1024) -> int:
         number = int(text)
         if -_MAX_INT64 <= number <= _MAX_INT64:
             return number
-        raise ValueError(f"invalid size {text!r}")
+        raise ValueError(f"invalid size {text!r}; write 64m or 1g")
     match = _SIZE.fullmatch(text) if len(text) <= 40 else None
     if match is None:
-        raise ValueError(f"invalid size {text!r}")
+        raise ValueError(f"invalid size {text!r}; write 64m or 1g")
     factor = base ** ("kmgtp".index(match[2].lower()) + 1) if match[2] else 1
     size = int(float(match[1]) * factor)
     if size > _MAX_INT64:
-        raise ValueError(f"invalid size {text!r}")
+        raise ValueError(f"invalid size {text!r}; write 64m or 1g")
     return size

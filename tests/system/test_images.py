@@ -147,6 +147,20 @@ def test_what_is_missing_is_said_before_anything_is_touched(supervisor: Supervis
         assert (result.returncode, "Traceback" in result.stderr) == (code, False), command
 
 
+def test_a_file_that_cannot_be_had_is_told_by_the_name_that_was_given(supervisor: Supervisor) -> None:
+    (supervisor.base / "root.tar").write_bytes(root_archive("1"))
+    supervisor.ok("import", "root.tar", "app:1")
+
+    for command in (("load", "-i", "none.tar"), ("import", "none.tar", "app:2")):
+        result = supervisor.run(*command)
+        assert result.returncode == 1
+        assert result.stderr.startswith("shipkeeper: cannot read the archive none.tar: No such file")
+    result = supervisor.run("save", "-o", "none/out.tar", "app:1")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("shipkeeper: cannot write none/out.tar: No such file")
+
+
 def test_images_are_listed_tagged_and_removed(supervisor: Supervisor) -> None:
     (supervisor.base / "root.tgz").write_bytes(root_archive("1"))
     supervisor.ok("import", "root.tgz", "app:1")
