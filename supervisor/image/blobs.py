@@ -160,3 +160,12 @@ def replace_file(path: str, data: bytes) -> None:
             os.unlink(place)
         raise
     sync_directory(os.path.dirname(path))
+
+
+def remove_cut_off(path: str) -> None:
+    """Remove what a kill left of replacing a file; nobody may be replacing it now."""
+    directory, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError):
+        for found in os.listdir(directory):
+            if found.startswith(f"{name}."):
+                os.unlink(f"{directory}/{found}")

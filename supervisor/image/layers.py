@@ -17,7 +17,7 @@ from typing import IO
 
 import msgspec
 
-from supervisor.image.blobs import BlobError, Blobs, replace_file, sync_directory
+from supervisor.image.blobs import BlobError, Blobs, remove_cut_off, replace_file, sync_directory
 from supervisor.image.layertar import write_layer
 
 
@@ -143,6 +143,8 @@ class Layers:
         for name in os.listdir(self._layers):
             if name.startswith("."):
                 shutil.rmtree(f"{self._layers}/{name}", ignore_errors=True)
+            else:
+                remove_cut_off(f"{self._layers}/{name}/layer.json")
 
     def _keep(self, new: str, layer: Layer) -> Layer:
         replace_file(f"{new}/layer.json", msgspec.json.encode(layer))

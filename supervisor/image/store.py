@@ -17,7 +17,7 @@ import msgspec
 
 from supervisor.core.reference import InvalidReferenceError, Reference, as_id, parse_reference
 from supervisor.image import config as oci
-from supervisor.image.blobs import BlobError, Blobs, replace_file
+from supervisor.image.blobs import BlobError, Blobs, remove_cut_off, replace_file
 from supervisor.image.layers import Layers
 from supervisor.image.layerstack import without_repeats
 
@@ -231,6 +231,9 @@ class ImageStore:
             )
             self.layers.sweep()
             self.blobs.sweep()
+            with self._changing():  # a tag may be on its way
+                remove_cut_off(f"{self._root}/index.json")
+            remove_cut_off(f"{self._root}/oci-layout")
             return gone, freed
 
     @contextlib.contextmanager

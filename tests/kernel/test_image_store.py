@@ -189,6 +189,23 @@ def test_a_name_is_found_without_reading_other_images(store: ImageStore) -> None
     assert store.find("whole").id == image.id
 
 
+def test_prune_takes_what_a_kill_left_of_writing_a_file(store: ImageStore) -> None:
+    """Beside the index and beside a layer's description, which stay as they are."""
+    image = make(store, "kept:1", tar_of(a="1"))
+    layer = os.path.dirname(store.layers.directory(image.diff_ids[0]))
+    left = [
+        Path(store.root, "index.json.0123"),
+        Path(store.root, "oci-layout.0123"),
+        Path(layer, "layer.json.0123"),
+    ]
+    for path in left:
+        path.write_text("torn")
+    store.prune(dangling=True, used=lambda _: False, kept_layers=frozenset())
+    assert [path for path in left if path.exists()] == []
+    assert store.find("kept:1").id == image.id
+    store.lowers(image)
+
+
 def test_prune_takes_a_directory_of_an_archive_that_was_cut_off(store: ImageStore) -> None:
     os.makedirs(f"{store.blobs.ingest}/tmpcut/blobs")
     store.prune(dangling=True, used=lambda _: False, kept_layers=frozenset())
