@@ -19,6 +19,14 @@ def _keys(_ctx: click.Context, _parameter: click.Parameter, text: str) -> bytes:
         raise click.UsageError(str(error)) from error
 
 
+def _no_ports(_ctx: click.Context, _parameter: click.Parameter, given: object) -> None:
+    if given:
+        raise click.UsageError(
+            "cannot publish ports: containers have no network of their own yet; with --network host it"
+            " listens on the host's own ports"
+        )
+
+
 _ATTACH = (
     click.option(
         "--detach-keys",
@@ -45,6 +53,8 @@ _OPTIONS = (
         show_default=True,
         help="When to ask the registry of the image, or its recipe.",
     ),
+    click.option("-p", "--publish", multiple=True, hidden=True, expose_value=False, callback=_no_ports),
+    click.option("-P", "--publish-all", is_flag=True, hidden=True, expose_value=False, callback=_no_ports),
     click.option("--rm", is_flag=True, help="Remove it, with what it wrote, when it has ended."),
     click.option("-i", "--interactive", is_flag=True, help="It has a stdin."),
     click.option("-t", "--tty", is_flag=True, help="It has a terminal."),

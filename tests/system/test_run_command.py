@@ -117,3 +117,11 @@ def test_dockers_own_client_creates_starts_and_waits(box: Supervisor) -> None:
             client.create_container("box", ["/bin/sh"], host_config={"Dns": ["127.0.0.1"]})
     finally:
         client.close()
+
+
+def test_published_ports_are_refused_with_the_reason(box: Supervisor) -> None:
+    """People who know Docker will try."""
+    for arguments in (("run", "-p", "80:80"), ("create", "-P")):
+        refused = box.run(*arguments, "box", "true")
+        assert refused.returncode == 2
+        assert "cannot publish ports" in refused.stderr
