@@ -191,8 +191,8 @@ class Daemon:
             self._launcher = await LauncherClient.connect(
                 self.paths, self._on_event, on_lost=self._on_lost, cgroup_base=self.cgroup_base
             )
-            self.engine.send = self.execs.send = self.inputs.send = self._launcher.send
-            self.execs.take_fds = self.inputs.take_fds = self._launcher.take_fds
+            self.engine.send = self.execs.send = self._launcher.send
+            self.execs.take_fds = self._launcher.take_fds
             starting = await self._adopted
             if starting is not None:
                 return starting
@@ -228,7 +228,10 @@ class Daemon:
             cgroup_base=self.cgroup_base,
             shift_s=self._shift_s,
         )
-        return adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
+        starting = adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
+        assert self._launcher is not None
+        self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
+        return starting
 
     async def log_counts(self) -> protocol.LogCounted | None:
         """The log writer's counters as they are from now on; None where nobody answers in time."""
