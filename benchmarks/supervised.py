@@ -30,8 +30,7 @@ class Supervised:
         self.io.mkdir()
         self.build("probe", self.io / "probe", "-static")
         self.environment = {
-            # As installed: modules are compiled once, not at each start.
-            **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            **os.environ,
             "PYTHONPATH": str(HERE.parent),
             "SHIPKEEPER_STATE_DIR": f"{base}/state",
             "SHIPKEEPER_RUN_DIR": f"{base}/run",
