@@ -1,8 +1,9 @@
 """Layers, unpacked once and shared by every image and service: what overlayfs stands on.
 
 `<root>/layers/<hex of the diff id>/diff` has the files, `layer.json` beside it says how large its archive is,
-and which blob it came from. One that was built here has no blob: its archive is written anew from the files
-whenever it is asked for, and is the same one. A layer is complete when its directory has that name.
+and which blob it came from. One that was built or loaded here has no blob: its archive is written anew from
+the files whenever it is asked for, and is the same one; a `skeleton` says how another tool wrote it. A layer
+is complete when its directory has that name.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from supervisor.image.blobs import BlobError, Blobs, remove_cut_off, replace_file, sync_directory
 from supervisor.image.layertar import write_layer
+
+if TYPE_CHECKING:
+    from supervisor.image.skeleton import Content
+
+SKELETON = "skeleton"
 
 
 class Layer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,12 +69,13 @@ class Layers:
         blob: str = "",
         media_type: str = "",
         name: str = "a layer",
+        contents: list[Content] | None = None,
         settle: Callable[[str, Layer], Layer] | None = None,
     ) -> Layer:
         """Unpack a plain archive into the store. diff_id: as the image's configuration promises it.
 
-        settle: is given its files and what is known of it, before it is there for others; what it returns is
-        noted.
+        contents: see `unpack_tar`. settle: is given its directory and what is known of it, before it is there
+        for others; what it returns is noted.
 
         Raises ArchiveError for a hostile or damaged one, BlobError for another digest; nothing is left then.
         """
@@ -78,11 +85,11 @@ class Layers:
         new = f"{self._layers}/.new-{secrets.token_hex(8)}"
         os.makedirs(f"{new}/diff", 0o755)
         try:
-            unpack_tar(counted, name, f"{new}/diff", Bounds(), layer=True)  # type: ignore[arg-type]  # it reads
+            unpack_tar(counted, name, f"{new}/diff", Bounds(), layer=True, contents=contents)  # type: ignore[arg-type]  # it reads
             if diff_id is not None and counted.digest != diff_id:
                 raise BlobError(f"cannot use {name}: its digest is {counted.digest}, and not {diff_id}")
             layer = Layer(counted.digest, counted.size, blob, media_type)
-            return self._keep(new, layer if settle is None else settle(f"{new}/diff", layer))
+            return self._keep(new, layer if settle is None else settle(new, layer))
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
@@ -113,14 +120,19 @@ class Layers:
             shutil.rmtree(new, ignore_errors=True)
 
     def write_archive(self, diff_id: str, write: Callable[[bytes], object]) -> None:
-        """The plain archive of a layer that was built here; the same bytes as when its id was made."""
+        """The plain archive of a layer that has no blob; the same bytes as when its id was made."""
         hashing = _Hashing()
 
         def both(data: bytes) -> None:
             hashing.write(data)
             write(data)
 
-        write_layer(self.directory(diff_id), both)
+        if os.path.exists(skeleton := f"{self._place(diff_id)}/{SKELETON}"):
+            from supervisor.image.skeleton import write_again
+
+            write_again(skeleton, self.directory(diff_id), both)
+        else:
+            write_layer(self.directory(diff_id), both)
         if hashing.digest != diff_id:
             raise BlobError(
                 f"cannot write layer {diff_id}: its files have changed; somebody wrote into"

@@ -21,9 +21,9 @@ from supervisor.core.reference import InvalidReferenceError, Reference, parse_re
 from supervisor.image import config as oci
 from supervisor.image.archive import DECOMPRESSION_ERRORS, decompressed
 from supervisor.image.blobs import BlobError
-from supervisor.image.layers import Layer
-from supervisor.image.layertar import write_layer
+from supervisor.image.layers import SKELETON, Layer
 from supervisor.image.machine import host_platform
+from supervisor.image.skeleton import Content, write_skeleton
 from supervisor.image.store import Image, ImageStore, StoreError
 from supervisor.image.unpacking import ArchiveError, Bounds, unpack_tar
 
@@ -90,14 +90,15 @@ def _add(store: ImageStore, found: _Found, name: str, told: Callable[[str], None
 def add_layer(store: ImageStore, path: str, diff_id: str, name: str) -> Layer:
     """Unpack the archive of a layer, plain or compressed, into the store.
 
-    The archive itself is kept, compressed, only where it could not be written again from the files: one of
-    another tool's making, with its own order and headers. Raises ArchiveError, BlobError, OSError.
+    The archive itself is kept, compressed, only where it could not be written again from the files. Raises
+    ArchiveError, BlobError, OSError.
     """
+    contents: list[Content] = []
 
     def settle(directory: str, layer: Layer) -> Layer:
         # Before the layer is there: one without an archive that needs one could never be saved.
         with open(path, "rb") as raw, decompressed(raw) as plain:
-            if _is_ours(directory, plain):
+            if write_skeleton(plain, contents, f"{directory}/{SKELETON}"):
                 return layer
         with open(path, "rb") as raw, decompressed(raw) as plain, store.blobs.write() as blob:
             zstandard.ZstdCompressor(level=3, threads=-1).copy_stream(plain, blob)  # type: ignore[arg-type]  # it writes
@@ -105,7 +106,7 @@ def add_layer(store: ImageStore, path: str, diff_id: str, name: str) -> Layer:
 
     try:
         with open(path, "rb") as raw, decompressed(raw) as plain:
-            return store.layers.unpack(plain, diff_id, name=name, settle=settle)
+            return store.layers.unpack(plain, diff_id, name=name, contents=contents, settle=settle)
     except DECOMPRESSION_ERRORS as error:
         raise ArchiveError(f"cannot unpack {name}: {error}; is it whole?") from error
 
@@ -126,31 +127,6 @@ def import_layer(store: ImageStore, stream: IO[bytes], name: str) -> Layer:
         raise ArchiveError(f"cannot import {name}: {error}; is it a tar archive, and whole?") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-class _OtherError(Exception):
-    """An archive that is not written as ours are."""
-
-
-def _is_ours(directory: str, plain: IO[bytes]) -> bool:
-    """Whether the same archive can be written from the unpacked files.
-
-    Compared and not digested: another tool's archive mostly differs in its first header already.
-    """
-
-    def compare(data: bytes) -> None:
-        at = 0
-        while at < len(data):
-            read = plain.read(len(data) - at)
-            if not read or data[at : at + len(read)] != read:
-                raise _OtherError
-            at += len(read)
-
-    try:
-        write_layer(directory, compare)
-    except _OtherError:
-        return False
-    return not plain.read(1)
 
 
 # --- what is in an archive ---------------------------------------------------------------------------

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import IO, cast
 
 from supervisor.image.layerstack import OPAQUE, is_whiteout
+from supervisor.image.skeleton import Content
 from supervisor.kernel import syscalls as sc
 
 _HEADER_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _MAX_LINKS = 40
+_MAX_CONTENTS = 1_000_000  # noted in memory
 _MAX_DEPTH = 400
 """Of directories: shutil.rmtree calls itself for each, with a descriptor open; what it cannot take stays."""
 _WHITEOUT = ".wh."
@@ -48,15 +50,24 @@ class Bounds:
     reserve_bytes: int = 256 * 1024**2
 
 
-def unpack_tar(plain: IO[bytes], name: str, root: str, bounds: Bounds, *, layer: bool = False) -> None:
+def unpack_tar(
+    plain: IO[bytes],
+    name: str,
+    root: str,
+    bounds: Bounds,
+    *,
+    layer: bool = False,
+    contents: list[Content] | None = None,
+) -> None:
     """Unpack a plain archive into the empty directory `root`, that nobody else may write.
 
-    name: of the archive, for errors. layer: it is one of an image, with whiteouts. `plain` is read to its
-    end. Raises ArchiveError, OSError, and what reading `plain` raises.
+    name: of the archive, for errors. layer: it is one of an image, with whiteouts. contents: gets those of
+    files but empty and sparse ones, none where a member replaces another. `plain` is read to its end. Raises
+    ArchiveError, OSError, and what reading `plain` raises.
     """
     try:
-        with tarfile.open(fileobj=plain, mode="r|", tarinfo=BoundedHeader) as archive:
-            _Unpacking(name, root, bounds, layer=layer).run(archive)
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=BoundedHeader, bufsize=_CHUNK_BYTES) as archive:
+            _Unpacking(name, root, bounds, layer=layer, contents=contents).run(archive)
         left = bounds.max_bytes
         while data := plain.read(_CHUNK_BYTES):  # what follows the end mark counts for digests
             left -= len(data)
@@ -80,9 +91,12 @@ class BoundedHeader(tarfile.TarInfo):
 class _Unpacking:
     """One pass over an archive. Directories get their attributes last: a read-only one is hard to fill."""
 
-    def __init__(self, file: str, root: str, bounds: Bounds, *, layer: bool) -> None:
+    def __init__(
+        self, file: str, root: str, bounds: Bounds, *, layer: bool, contents: list[Content] | None
+    ) -> None:
         self._file = file
         self._layer = layer
+        self._contents = contents
         self._root = root
         self._bounds = bounds
         self._bytes = 0
@@ -165,6 +179,14 @@ class _Unpacking:
             while left and (data := content.read(min(left, _CHUNK_BYTES))):
                 out.write(data)
                 left -= len(data)
+            if (
+                self._contents is not None
+                and len(self._contents) < _MAX_CONTENTS
+                and member.size
+                and member.sparse is None
+            ):
+                inner = path.removeprefix(f"{self._root}/")
+                self._contents.append(Content(member.offset_data, member.size, inner))
         if left:
             raise self._error(f"{member.name} is cut off")
 
@@ -218,10 +240,16 @@ class _Unpacking:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
             return
-        if not stat.S_ISDIR(mode):
-            os.unlink(path)
-        elif not keep_directory:
+        if stat.S_ISDIR(mode) and keep_directory:
+            return
+        if self._contents and not stat.S_ISLNK(mode):
+            # The archive has what this file was, and the directory will not: rare, so none counts then.
+            self._contents.clear()
+            self._contents = None
+        if stat.S_ISDIR(mode):
             shutil.rmtree(path)
+        else:
+            os.unlink(path)
 
     def _error(self, why: str) -> ArchiveError:
         return ArchiveError(f"cannot unpack {self._file}: {why}")
