@@ -38,7 +38,11 @@ def running(base: Path, io: Path, names: list[str]) -> Iterator[None]:
         script.write_text(f"#!/bin/sh\nexec {io}/probe {name} {io}/up\n")
         script.chmod(0o755)
     # It looks for its own programs in /usr/bin: there they are in a mount namespace that only it sees.
-    see = f"mount -t overlay overlay -o lowerdir={_HOME}/usr/bin:/usr/bin /usr/bin"
+    see = (
+        f"mount -t overlay overlay -o lowerdir={_HOME}/usr/bin:/usr/bin /usr/bin"
+        if _HOME.is_dir()
+        else "true"
+    )
     process = subprocess.Popen(
         ["unshare", "-m", "sh", "-c", f"{see} && exec s6-svscan -c {2 * len(names) + 100} {base}"],
         env=_environment(),
