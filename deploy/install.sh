@@ -41,6 +41,8 @@ install -d -m 0755 "$home" "$home/releases"
 cp -R "$checkout/pyproject.toml" "$checkout/supervisor" "$build/"
 [ ! -f "$checkout/README.md" ] || cp "$checkout/README.md" "$build/"
 "$release/bin/python" -m pip install --quiet --disable-pip-version-check "$build"
+# As the daemon and the launcher run it, so that no start of theirs compiles anything.
+"$release/bin/python" -OO -m compileall -q "$release/lib" || true
 "$release/bin/shipkeeper" version >/dev/null || fail "cannot use the new release: 'shipkeeper version' failed"
 
 ln -s "$release/bin" "$home/bin.new.$$"

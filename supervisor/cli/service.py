@@ -5,7 +5,8 @@ its own (options, help, the client of the API); becoming another one gives all i
 
 Its HTTP has no TLS, and no OpenSSL, which take 7 MB: the API is a unix socket, the metrics are plain, what
 talks to registries is a child. asyncio, aiohttp and hashlib do without where there is none when they are
-loaded. (prometheus-client does not: where somebody scrapes, the first scrape loads it.)
+loaded. (prometheus-client does not: where somebody scrapes, the first scrape loads it.) Docstrings, which
+nobody asks this process for, take 2.5 MB: hence -OO, which leaves out assertions, too.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ def become(settings: Settings) -> NoReturn:
     import msgspec
 
     given = msgspec.json.encode(settings).decode()
-    os.execv(sys.executable, [sys.executable, "-m", "supervisor.cli.service", given])  # noqa: S606 - ourselves
+    os.execv(sys.executable, [sys.executable, "-OO", "-m", "supervisor.cli.service", given])  # noqa: S606 - ourselves
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; errors are told as the command tells them."""
+    for name in _ABSENT:
+        sys.modules[name] = None  # type: ignore[assignment]  # "do not import this", to the import system
     # What http.client has for https is defined where there is an ssl, and prometheus-client asks for it.
     sys.modules["ssl"] = ModuleType("ssl")
     importlib.import_module("urllib.request")
-    for name in _ABSENT:
-        sys.modules[name] = None  # type: ignore[assignment]  # "do not import this", to the import system
+    sys.modules["ssl"] = None  # type: ignore[assignment]
     import asyncio
 
     import msgspec

@@ -303,6 +303,7 @@ class LogLink:
         pause = 0.0 if self._failures < 3 else min(0.1 * 2 ** min(self._failures - 3, 7), 10.0)
         command = [
             self._python,
+            "-OO",
             "-S",
             "-P",
             "-m",

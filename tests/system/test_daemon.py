@@ -90,6 +90,15 @@ def test_a_taken_metrics_address_keeps_nothing_from_running(supervisor: Supervis
     until(served, "the metrics are served")
 
 
+def test_the_daemon_loads_no_openssl(supervisor: Supervisor) -> None:
+    """7 MB that its plain HTTP has no use for; many modules would bring it."""
+    supervisor.ok("ps")
+    maps = Path(f"/proc/{supervisor.daemon.pid}/maps").read_text()
+    assert "libsqlite3" in maps or "_sqlite3" in maps, "it is the daemon that was looked at"
+    assert "libcrypto" not in maps
+    assert "_hashlib" not in maps
+
+
 def test_on_failure_n_gives_up_and_says_so(supervisor: Supervisor) -> None:
     """N restarts, then it rests with the reason."""
     supervisor.compose(
