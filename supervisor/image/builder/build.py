@@ -125,7 +125,6 @@ class _Build:
     _contexts: dict[str, DirectoryTree] = field(default_factory=dict)
     _resolved: dict[tuple[Reference, str], asyncio.Task[Base]] = field(default_factory=dict)
     _stages: dict[int, asyncio.Task[Made]] = field(default_factory=dict)
-    _warnings: list[str] = field(default_factory=list)
     _world: Globals = field(init=False)
     _names: Names = field(init=False)
     _layering: Layering = field(init=False)
@@ -341,9 +340,7 @@ class _Build:
             vertex.note(f"writing image {image_id}")
             for name in self.request.names:
                 vertex.note(f"naming to {name}")
-        return Built(
-            image_id, manifest_digest, tuple(map(str, self.request.names)), (*warnings, *self._warnings)
-        )
+        return Built(image_id, manifest_digest, tuple(map(str, self.request.names)), warnings)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
