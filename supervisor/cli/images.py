@@ -23,6 +23,7 @@ from supervisor.cli import output
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, UNKNOWN, USAGE, Context, fail
 from supervisor.cli.errors import UnreachableError
 from supervisor.cli.tables import duration, size
+from supervisor.core.labels import has_label
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
@@ -289,13 +290,7 @@ def parse_filters(filters: Sequence[str], now: datetime) -> Callable[[Image], bo
 
 
 def _label_test(text: str, *, wanted: bool) -> Callable[[Image], bool]:
-    key, equals, value = text.partition("=")
-
-    def test(image: Image) -> bool:
-        labels = image.config.config.labels or {}
-        return (key in labels and (not equals or labels[key] == value)) is wanted
-
-    return test
+    return lambda image: has_label(image.config.config.labels or {}, text) is wanted
 
 
 def _until_test(text: str, now: datetime) -> Callable[[Image], bool]:
