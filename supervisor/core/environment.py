@@ -1,4 +1,4 @@
-"""Variables that are there without anybody having said so."""
+"""Variables that mean something to everybody: those that are there unsaid, and the time of a build."""
 
 from __future__ import annotations
 
@@ -11,3 +11,15 @@ PROXIES = tuple(
     for spelled in (name, name.lower())
 )
 """Usable by RUN without an ARG, and then no part of the cache's key or the history (BuildKit)."""
+
+
+def parse_epoch(text: str) -> int | None:
+    """SOURCE_DATE_EPOCH, a time in seconds; None where it is empty. Raises ValueError, for the user.
+
+    reproducible-builds.org, "SOURCE_DATE_EPOCH specification".
+    """
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"cannot use SOURCE_DATE_EPOCH {text!r}: it is no number of seconds since 1970")
+    return int(text)
