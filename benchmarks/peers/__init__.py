@@ -1,9 +1,8 @@
 """Other supervisors, beside which ours is measured in the same run.
 
-A peer is a module with `NAME`, `SETTLE_S` (how long a service of it must be up for its restart not to be
-delayed), `missing()` (why it cannot take part, or "") and `running(base, io, names)`: a context manager in
-which it supervises one probe for each name; `io` is the directory of the probe and of its socket. What it
-supervises says itself when it is up. supervisord and s6 isolate nothing.
+A peer is a module with `NAME`, `missing()` (why it cannot take part, or "") and `running(base, io, names)`: a
+context manager in which it supervises one probe for each name; `io` is the directory of the probe and of its
+socket. What it supervises says itself when it is up. supervisord and s6 isolate nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +13,11 @@ from typing import Protocol, cast
 
 from benchmarks.peers import dockerd, s6, supervisord
 
-CACHE = Path(__file__).parents[2] / ".cache" / "bench"
-
 
 class Peer(Protocol):
     """See the module."""
 
     NAME: str
-    SETTLE_S: float
 
     @staticmethod
     def missing() -> str:

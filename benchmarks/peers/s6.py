@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "s6"
-SETTLE_S = 1.3  # it starts a service at most once in a second
 _HOME = Path(__file__).parents[2] / ".cache" / "bench" / "s6"
 _PACKAGES = ("s6", "libs6-2.11", "libskarnet2.13", "execline", "libexecline2.9")
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "supervisord"
-SETTLE_S = 1.3  # startsecs is 1
 _HOME = Path(__file__).parents[2] / ".cache" / "bench" / "supervisord"
 
 
