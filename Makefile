@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Flags for pytest and the benchmarks: make test PYTEST="tests/unit -k restart", make bench BENCH="--quick".
+# Flags for pytest and the benchmarks: make test PYTEST="tests/unit -k restart", make bench BENCH="scale cli_start".
 PYTEST ?= tests
 BENCH ?=
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from benchmarks.peers.dockerd import CLIENT, engine
 
 HERE = Path(__file__).resolve().parent
 _START_S = 60.0
@@ -85,35 +89,14 @@ def ours(base: Path) -> Iterator[Builder]:
 @contextlib.contextmanager
 def dockerd(base: Path, *, buildkit: bool) -> Iterator[Builder]:
     """Debian's docker.io; its own client, for others need a plug-in to build."""
-    socket = f"unix://{base}/docker.sock"
-    environment = {"DOCKER_HOST": socket, "DOCKER_BUILDKIT": "1" if buildkit else "0"}
-    with (base / "dockerd.log").open("wb") as log:
-        daemon = subprocess.Popen(
-            [
-                "dockerd",
-                f"--data-root={base}/data",
-                f"--exec-root={base}/exec",
-                f"--pidfile={base}/pid",
-                f"--host={socket}",
-                "--bridge=none",
-                "--iptables=false",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    client = "/usr/bin/docker"
-    try:
-        _await([client, "info"], environment)
+    with engine(base) as address:
         yield Builder(
             "dockerd, BuildKit" if buildkit else "dockerd, classic",
-            (client, "build", "--network", "host", "-t", "bench"),
-            (client, "load"),
-            (client, "run", "--rm", "--network", "host"),
-            environment,
+            (CLIENT, "build", "--network", "host", "-t", "bench"),
+            (CLIENT, "load"),
+            (CLIENT, "run", "--rm", "--network", "host"),
+            {"DOCKER_HOST": address, "DOCKER_BUILDKIT": "1" if buildkit else "0"},
         )
-    finally:
-        daemon.terminate()
-        daemon.wait()
 
 
 @contextlib.contextmanager
@@ -130,9 +113,28 @@ def buildah(base: Path) -> Iterator[Builder]:
     )
 
 
+def busybox_root() -> bytes:
+    """An archive of a root with a busybox and its names."""
+    program = shutil.which("busybox")
+    if program is None:
+        raise SystemExit("cannot measure: no busybox (apt-get install busybox-static)")
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as tar:
+        for directory in ("bin", "tmp", "etc"):
+            made = tarfile.TarInfo(directory)
+            made.type, made.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(made)
+        tar.add(program, "bin/busybox")
+        for name in ("sh", "echo", "true"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    return output.getvalue()
+
+
 def missing(name: str) -> str:
     """Why a peer cannot take part; "" if it can."""
-    programs = ("/usr/bin/docker", "dockerd") if name == "dockerd" else (name,)
+    programs = (CLIENT, "dockerd") if name == "dockerd" else (name,)
     package = "docker.io" if name == "dockerd" else name
     lacks = [program for program in programs if shutil.which(program) is None]
     return f"{name}: no {', no '.join(lacks)} (apt-get install {package})" if lacks else ""

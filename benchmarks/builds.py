@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import tarfile
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from benchmarks.builders import Builder, buildah, dockerd, missing, ours
+from benchmarks.builders import Builder, buildah, busybox_root, dockerd, missing, ours
 from benchmarks.supervised import machine
 
 STEPS = 10
@@ -36,7 +35,7 @@ def main() -> None:
     machine()
     with tempfile.TemporaryDirectory(prefix="builds-", dir="/var/tmp") as place:
         base = Path(place)
-        small = _archive(base / "base.tar", "bench-base", _busybox())
+        small = _archive(base / "base.tar", "bench-base", busybox_root())
         context = _context(base / "context")
         with contextlib.ExitStack() as stack:
             stack.callback(_unmount, base)
@@ -115,25 +114,6 @@ def _context(path: Path) -> Path:
     for number in range(200):
         (path / f"file{number}").write_bytes(os.urandom(4096))
     return path
-
-
-def _busybox() -> bytes:
-    """A layer with a busybox and its names."""
-    program = shutil.which("busybox")
-    if program is None:
-        raise SystemExit("cannot measure builds: no busybox (apt-get install busybox-static)")
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w") as tar:
-        for directory in ("bin", "tmp", "etc"):
-            made = tarfile.TarInfo(directory)
-            made.type, made.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(made)
-        tar.add(program, "bin/busybox")
-        for name in ("sh", "echo", "true"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    return output.getvalue()
 
 
 def _large(megabytes: int) -> bytes:

@@ -8,8 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,29 +70,6 @@ def ours(metrics: str = "") -> Iterator[Ours]:
             daemon.wait()
 
 
-def services(count: int, command: str = "[sleep, '1000000']") -> str:
-    """A Compose file of so many isolated services."""
-    lines = ["name: many", "services:"]
-    lines += [
-        f"  s{number}: {{command: {command}, restart: always, network_mode: host, stop_signal: SIGKILL}}"
-        for number in range(count)
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def scrape(address: str) -> bytes:
-    """One look at the metrics."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
-        return bytes(answer.read())
-
-
 def load_average() -> str:
     """Of the last minute: how quiet the machine is."""
     return f"{os.getloadavg()[0]:.1f}"
-
-
-def timed(work: Any) -> float:
-    """Seconds that it takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

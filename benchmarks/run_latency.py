@@ -10,21 +10,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import io
 import itertools
 import json
-import os
 import shutil
 import socket
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.builders import dockerd, missing
+from benchmarks.builders import busybox_root, missing
 from benchmarks.ours import load_average, ours
+from benchmarks.peers.dockerd import CLIENT, engine
 from benchmarks.supervised import machine, show
 
 PARTS = ("create", "attach", "wait sent", "start", "output's end", "removed", "all")
@@ -96,20 +94,6 @@ class Client:
         return dict(zip(PARTS, [*spans, times[-1] - times[0]], strict=True))
 
 
-def _root(path: Path) -> None:
-    """A root file system with a static busybox."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        raise SystemExit("cannot measure: no busybox (apt-get install busybox-static)")
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.add(busybox, "bin/busybox")
-        link = tarfile.TarInfo("bin/true")
-        link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-        archive.addfile(link)
-    path.write_bytes(out.getvalue())
-
-
 @contextlib.contextmanager
 def _peer(base: Path) -> Iterator[Client | None]:
     """A dockerd with the image; None where there is none."""
@@ -117,15 +101,10 @@ def _peer(base: Path) -> Iterator[Client | None]:
         print(why)
         yield None
         return
-    try:
-        with dockerd(base, buildkit=False) as made:
-            environment = {**os.environ, **made.environment}
-            command = ["/usr/bin/docker", "import", str(base / "root.tar"), "bench"]
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-            yield Client(f"{base}/docker.sock")
-    finally:
-        # It keeps the host's network namespace mounted there when it has gone.
-        subprocess.run(["umount", "-l", f"{base}/exec/netns/default"], check=False, stderr=subprocess.DEVNULL)
+    with engine(base) as address:
+        command = [CLIENT, "-H", address, "import", str(base / "root.tar"), "bench"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        yield Client(f"{base}/docker.sock")
 
 
 def main() -> None:
@@ -136,7 +115,7 @@ def main() -> None:
     machine()
     with tempfile.TemporaryDirectory(prefix="bench-run-") as directory, ours() as world:
         base = Path(directory)
-        _root(base / "root.tar")
+        (base / "root.tar").write_bytes(busybox_root())
         world.run("import", str(base / "root.tar"), "bench")
         with _peer(base) as peer:
             clients = {"shipkeeper": Client(f"{world.base}/run/shipkeeper.sock")}

@@ -14,8 +14,6 @@ from typing import Protocol, cast
 
 from benchmarks.peers import dockerd, s6, supervisord
 
-CACHE = Path(__file__).parents[2] / ".cache" / "bench"
-
 
 class Peer(Protocol):
     """See the module."""

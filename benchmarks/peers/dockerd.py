@@ -14,33 +14,20 @@ from pathlib import Path
 
 NAME = "dockerd"
 SETTLE_S = 10.5  # shorter runs double its delay of 0.1 s
-_CLIENT = "/usr/bin/docker"
+CLIENT = "/usr/bin/docker"
 _START_S = 60.0
 
 
 def missing() -> str:
     """Why it cannot take part; "" if it can."""
-    return "" if shutil.which("dockerd") and os.path.exists(_CLIENT) else "no dockerd (docker.io)"
+    return "" if shutil.which("dockerd") and os.path.exists(CLIENT) else "no dockerd (docker.io)"
 
 
 @contextlib.contextmanager
 def running(base: Path, io: Path, names: list[str]) -> Iterator[None]:
     """An empty image, a container for each, eight clients at a time."""
-    socket = f"unix://{base}/docker.sock"
-    places = [f"--data-root={base}/data", f"--exec-root={base}/exec", f"--pidfile={base}/pid"]
-    with (base / "log").open("wb") as log:
-        daemon = subprocess.Popen(
-            ["dockerd", *places, f"--host={socket}", "--bridge=none", "--iptables=false"],
-            stdout=log,
-            stderr=log,
-        )
-    client = [_CLIENT, "-H", socket]
-    try:
-        deadline = time.monotonic() + _START_S
-        while subprocess.run([*client, "info"], capture_output=True, check=False).returncode:
-            if time.monotonic() > deadline or daemon.poll() is not None:
-                raise RuntimeError(f"dockerd does not answer: {(base / 'log').read_text()[-500:]}")
-            time.sleep(0.1)
+    with engine(base) as address:
+        client = [CLIENT, "-H", address]
         subprocess.run([*client, "import", "-", "bench"], input=_empty(), check=True, capture_output=True)
         options = ["--restart=always", "--network=host", "-v", f"{io}:/io"]
         waiting = list(names)
@@ -54,6 +41,26 @@ def running(base: Path, io: Path, names: list[str]) -> Iterator[None]:
         yield
         containers = subprocess.run([*client, "ps", "-aq"], check=True, capture_output=True, text=True).stdout
         subprocess.run([*client, "rm", "-f", *containers.split()], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def engine(base: Path) -> Iterator[str]:
+    """A dockerd that answers, with all it keeps below `base`; its address."""
+    address = f"unix://{base}/docker.sock"
+    places = [f"--data-root={base}/data", f"--exec-root={base}/exec", f"--pidfile={base}/pid"]
+    with (base / "dockerd.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            ["dockerd", *places, f"--host={address}", "--bridge=none", "--iptables=false"],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + _START_S
+        while subprocess.run([CLIENT, "-H", address, "info"], capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline or daemon.poll() is not None:
+                raise RuntimeError(f"dockerd does not answer: {(base / 'dockerd.log').read_text()[-500:]}")
+            time.sleep(0.1)
+        yield address
     finally:
         daemon.terminate()
         daemon.wait()

@@ -1,4 +1,4 @@
-"""s6, from Debian's packages: downloaded and unpacked below .cache, not installed."""
+"""s6, of the host, or from Debian's packages: downloaded and unpacked below .cache, not installed."""
 
 from __future__ import annotations
 
@@ -37,14 +37,13 @@ def running(base: Path, io: Path, names: list[str]) -> Iterator[None]:
         script = base / name / "run"
         script.write_text(f"#!/bin/sh\nexec {io}/probe {name} {io}/up\n")
         script.chmod(0o755)
-    # It looks for its own programs in /usr/bin: there they are in a mount namespace that only it sees.
-    see = (
-        f"mount -t overlay overlay -o lowerdir={_HOME}/usr/bin:/usr/bin /usr/bin"
-        if _HOME.is_dir()
-        else "true"
-    )
+    # It looks for its own programs in /usr/bin: where they are not installed, they are there in a mount
+    # namespace that only it sees.
+    see = f"mount -t overlay overlay -o lowerdir={_HOME}/usr/bin:/usr/bin /usr/bin &&"
+    if not (_HOME / "usr/bin").is_dir():
+        see = ""
     process = subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", f"{see} && exec s6-svscan -c {2 * len(names) + 100} {base}"],
+        ["unshare", "-m", "sh", "-c", f"{see} exec s6-svscan -c {2 * len(names) + 100} {base}"],
         env=_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -17,13 +17,12 @@ from aiohttp import web
 from supervisor.api.hijack import Connection, feed, hijacked
 from supervisor.api.lookup import find_here, flag
 from supervisor.core.state import Created, Resting, Running
+from supervisor.core.streams import NUMBERS
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.inputs import resize
 from supervisor.daemon.projects import is_down
 from supervisor.runtime.logbytes import LogBytes
-
-_NUMBERS = {"stdout": 1, "tty": 1, "stderr": 2}
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -42,7 +41,7 @@ class _Handlers:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """?stream ?logs ?stdin ?stdout ?stderr."""
         entry = find_here(self._daemon.engine, request)
-        wanted = {number for name, number in _NUMBERS.items() if name != "tty" and flag(request, name)}
+        wanted = {number for name, number in NUMBERS.items() if name != "tty" and flag(request, name)}
         wanted = wanted or {1, 2}
         files = self._daemon.paths.instance(entry.instance.id)
         Path(files.base).mkdir(0o711, parents=True, exist_ok=True)
@@ -104,8 +103,8 @@ class _Handlers:
                 output.wake.clear()
                 if data := output.read():
                     for name, piece in data:
-                        if _NUMBERS.get(name, 1) in wanted:
-                            await connection.send(_NUMBERS.get(name, 1), piece)
+                        if NUMBERS.get(name, 1) in wanted:
+                            await connection.send(NUMBERS.get(name, 1), piece)
                     await asyncio.sleep(0)  # others have their turn; and the next file is opened in time
                     continue
                 if over:
@@ -144,8 +143,8 @@ class _Handlers:
         for name in sorted(output.held):
             if wrote.get(name) != output.counted.get(name, 0):
                 output.release(name)
-                if _NUMBERS.get(name, 1) in wanted:
-                    await connection.send(_NUMBERS.get(name, 1), b"\n")
+                if NUMBERS.get(name, 1) in wanted:
+                    await connection.send(NUMBERS.get(name, 1), b"\n")
 
     async def _received(self, entry: Entry, run: int, connection: Connection, *, stdin: bool) -> None:
         """Pass on what the client sends, until it is gone.

@@ -6,18 +6,18 @@ Rows of `docker ps`, and logs as frames. Sources: the Engine API, ContainerList 
 from __future__ import annotations
 
 import json
-import struct
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from supervisor.api.views import instance_view
+from supervisor.core import streams
+from supervisor.core.labels import has_label
 from supervisor.core.state import Created, Resting, Running
 from supervisor.daemon.engine import Entry
 
 Json = dict[str, Any]
-_NUMBERS = {"stdout": 1, "tty": 1, "stderr": 2}
 _UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
 
 
@@ -97,9 +97,7 @@ def _passes(row: Json, name: str, values: list[str]) -> bool:
         case "status":
             return row["State"] in values
         case "label":
-            labels = row["Labels"]
-            pairs = [value.partition("=") for value in values]
-            return all(labels.get(n) == v if equals else n in labels for n, equals, v in pairs)
+            return all(has_label(row["Labels"], value) for value in values)
         case _:
             raise ValueError(f"there are name, id, status and label, and not {name}")
 
@@ -113,7 +111,7 @@ def frame(line: Json, *, tty: bool, stamps: bool) -> bytes:
         text = f"{when:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z ".encode() + text
     if tty:
         return bytes(text)
-    return struct.pack(">BxxxI", _NUMBERS.get(line["stream"], 1), len(text)) + bytes(text)
+    return streams.frame(streams.NUMBERS.get(line["stream"], 1), bytes(text))
 
 
 def stamp_ns(request: web.Request, name: str) -> int | None:

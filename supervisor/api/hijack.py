@@ -1,7 +1,7 @@
 """A connection that becomes a raw stream after its answer's head, as Docker's attach and exec have it.
 
-With a terminal the stream is its bytes, else frames [stream, 0, 0, 0, length as 4 bytes] of stdout (1) and
-stderr (2). What the client sends is stdin, and its half-close the end of it.
+With a terminal the stream is its bytes, else frames of stdout and stderr (`core.streams`). What the client
+sends is stdin, and its half-close the end of it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import os
 import select
-import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+
+from supervisor.core.streams import frame
 
 _BLOCK = 65536
 _DRAIN_S = 0.25
@@ -32,8 +33,7 @@ class Connection:
 
     async def send(self, number: int, data: bytes) -> None:
         """Some output of a stream; returns when the client keeps up. Raises OSError when it is gone."""
-        head = b"" if self.tty else struct.pack(">BxxxI", number, len(data))
-        self.outgoing.write(head + data)
+        self.outgoing.write(data if self.tty else frame(number, data))
         await self.outgoing.drain()
 
     async def say(self, text: str) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 from supervisor.cli import output
 from supervisor.cli.client import Client, Pending
+from supervisor.cli.context import DAEMON_FAILED
 from supervisor.cli.detachkeys import DetachKeys
 from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.cli.terminal import BLOCK, copy_frames, copy_raw, raw_terminal, terminal_size
 
-DAEMON_FAILED, NEVER_BEGAN = 125, 128
+NEVER_BEGAN = 128
 _SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip

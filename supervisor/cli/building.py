@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from supervisor.cli import output
@@ -70,7 +69,7 @@ class _LateRunner:
     async def prepare(self) -> None:
         """See Runner. Where no build ever ran anything, or all have ended well, there is nothing to end."""
         with contextlib.suppress(FileNotFoundError):
-            if os.listdir(f"{self.paths.run_dir}/builds"):  # noqa: PTH208 - a look, and no more
+            if os.listdir(self.paths.builds):  # noqa: PTH208 - a look, and no more
                 await self._made().prepare()
 
     async def run(self, request: RunRequest, output: Callable[[bytes, bool], None]) -> RunResult:
@@ -240,14 +239,3 @@ def until_done(work: Coroutine[object, object, T], *, cancelled: str = _CANCELLE
     except asyncio.CancelledError:
         output.print_error(cancelled)
         sys.exit(128 + caught[0] if caught else CANCELLED)
-
-
-def write_file(path: str, text: str) -> None:
-    """Whole, or not there."""
-    new = Path(f"{path}.{os.getpid()}.new")
-    try:
-        new.write_text(text)
-        new.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 
+from supervisor.core.environment import parse_epoch
 from supervisor.image.builder.request import Secret, SshAgent
 
 _ARCHITECTURES = {
@@ -131,9 +132,7 @@ def check_platforms(texts: Iterable[str], host: str) -> None:
 
 def epoch_of(args: Mapping[str, str], env: Mapping[str, str]) -> int | None:
     """SOURCE_DATE_EPOCH as a build argument, else of the environment."""
-    text = args.get("SOURCE_DATE_EPOCH", env.get("SOURCE_DATE_EPOCH", ""))
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise OptionError(f"cannot use SOURCE_DATE_EPOCH {text!r}: it is no number of seconds since 1970")
-    return int(text)
+    try:
+        return parse_epoch(args.get("SOURCE_DATE_EPOCH", env.get("SOURCE_DATE_EPOCH", "")))
+    except ValueError as error:
+        raise OptionError(str(error)) from None

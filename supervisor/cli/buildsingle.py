@@ -6,7 +6,8 @@ import json
 import os
 from typing import Any
 
-from supervisor.cli.building import build_or_exit, check_or_exit, write_file
+from supervisor.cli import output
+from supervisor.cli.building import build_or_exit, check_or_exit
 from supervisor.cli.buildinputs import Job
 from supervisor.cli.buildoptions import (
     OptionError,
@@ -18,7 +19,7 @@ from supervisor.cli.buildoptions import (
     parse_ssh,
 )
 from supervisor.cli.buildview import Mode
-from supervisor.cli.context import USAGE, Context, fail
+from supervisor.cli.context import FAILED, USAGE, Context, fail
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image.builder.progress import Built
 from supervisor.image.builder.request import BuildRequest
@@ -37,10 +38,18 @@ def build_one(context: Context, source: str, file: str | None, mode: Mode, optio
         check_or_exit(context, job, options["form"])
         return
     built = build_or_exit(context, job, mode)
-    if options["iidfile"]:
-        write_file(options["iidfile"], built.id)
-    if options["metadata_file"]:
-        write_file(options["metadata_file"], json.dumps(metadata(built), indent=2) + "\n")
+    files = (
+        (options["iidfile"], built.id),
+        (options["metadata_file"], json.dumps(metadata(built), indent=2) + "\n"),
+    )
+    for path, text in files:
+        if not path:
+            continue
+        try:
+            with output.whole_file(path) as wanted:
+                wanted.write(text.encode())
+        except output.WriteError as error:
+            fail(FAILED, f"{error}; the image was built")
 
 
 def job_of(source: str, file: str | None, options: dict[str, Any]) -> Job:

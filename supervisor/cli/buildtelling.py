@@ -53,7 +53,7 @@ def last_line(text: str, first: int) -> int:
     """The last line of the instruction that begins at a line."""
     for line in read_lines(text, "", Findings()).lines:
         if line.mark.line == first:
-            return line.end_line - sum(1 + each.content.count("\n") for each in line.heredocs)
+            return line.own_end_line
     return first
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from supervisor.cli.client import Client
     from supervisor.compose import Loaded
 
-FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT = 1, 2, 3, 4, 5, 124
+FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT, DAEMON_FAILED = 1, 2, 3, 4, 5, 124, 125
 """Exit codes; 0 is done."""
 
 

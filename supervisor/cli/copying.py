@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import click
 
+from supervisor.cli import output
 from supervisor.cli.context import FAILED, NAME, UNKNOWN, Context, fail, in_project, project_option
 from supervisor.cli.errors import ApiError
 
@@ -273,16 +274,11 @@ def export(context: Context, path: str | None, name: str) -> None:
         ask(sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
         return
-    new = f"{path}.{os.getpid()}.new"
     try:
-        with open(new, "xb") as file:  # noqa: PTH123 - as everywhere here
+        with output.whole_file(path) as file:
             ask(file.write)
-        os.replace(new, path)  # noqa: PTH105
-    except OSError as error:
-        fail(FAILED, f"cannot write {path}: {error.strerror or error}")
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)  # noqa: PTH108
+    except output.WriteError as error:
+        fail(FAILED, f"{error}; name a place that can be written, with room")
 
 
 @click.command()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import sys
 import tempfile
@@ -24,10 +23,12 @@ from supervisor.cli import output
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, UNKNOWN, USAGE, Context, fail
 from supervisor.cli.errors import UnreachableError
 from supervisor.cli.tables import duration, size
+from supervisor.core.labels import has_label
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
 from supervisor.image.builder.cache import StepCache, forget_builds
+from supervisor.image.builder.session import sweep
 from supervisor.image.load import import_layer, load_archive
 from supervisor.image.machine import host_platform
 from supervisor.image.save import save_archive
@@ -243,7 +244,14 @@ def prune_images(
     dangling: bool = True,
     fits: Callable[[Image], bool] = lambda _: True,
 ) -> tuple[list[str], int]:
-    """(what went, in words; bytes that are free). everything: also what has a name. Raises StoreError."""
+    """(what went, in words; bytes that are free). everything: also what has a name.
+
+    What killed builds left goes, too. Raises StoreError, OSError.
+    """
+    from supervisor.runtime.buildplace import end_killed_builds
+
+    end_killed_builds(context.settings.paths)
+    sweep(store.root)
     roots = _roots(context)
     used = {rootfs.get("image_id") for _, rootfs in roots}
     layers = _kept_layers(store, roots)
@@ -282,13 +290,7 @@ def parse_filters(filters: Sequence[str], now: datetime) -> Callable[[Image], bo
 
 
 def _label_test(text: str, *, wanted: bool) -> Callable[[Image], bool]:
-    key, equals, value = text.partition("=")
-
-    def test(image: Image) -> bool:
-        labels = image.config.config.labels or {}
-        return (key in labels and (not equals or labels[key] == value)) is wanted
-
-    return test
+    return lambda image: has_label(image.config.config.labels or {}, text) is wanted
 
 
 def _until_test(text: str, now: datetime) -> Callable[[Image], bool]:
@@ -439,21 +441,11 @@ def save(context: Context, path: str | None, names: tuple[str, ...]) -> None:
             save_archive(store, chosen, sys.stdout.buffer.write)
             sys.stdout.buffer.flush()
             return
-        new = f"{path}.{os.getpid()}.new"
         try:
-            with open(new, "xb") as file:  # noqa: PTH123
+            with output.whole_file(path) as file:
                 save_archive(store, chosen, file.write)
-            os.replace(new, path)  # noqa: PTH105
-        except OSError as error:
-            if error.filename not in (None, new):
-                raise
-            # The user knows the name that was asked for, not the one beside it.
-            fail(
-                FAILED, f"cannot write {path}: {error.strerror}; name a place that can be written, with room"
-            )
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(new)  # noqa: PTH108
+        except output.WriteError as error:
+            fail(FAILED, f"{error}; name a place that can be written, with room")
 
 
 @click.command("import")

@@ -15,7 +15,7 @@ from supervisor.core.reference import Reference, parse_reference
 from supervisor.image.load import parse_platform
 from supervisor.image.registry.pull import pull as pull_image
 from supervisor.image.registry.push import push as push_image
-from supervisor.image.registry.skopeo import Access, Skopeo, is_loopback
+from supervisor.image.registry.skopeo import Access, Skopeo, tls
 from supervisor.image.store import StoreError
 
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Only the name of what came or went.")
@@ -139,7 +139,7 @@ def login(
     if password is None:
         password = click.prompt("Password", hide_input=True)
     text = Skopeo(Access(context.settings.registries)).run(
-        "login", *_tls(registry), "--username", username, "--password-stdin", registry,
+        "login", *tls(registry), "--username", username, "--password-stdin", registry,
         stdin=str(password).encode(), about=f"log in to {registry}",
     )  # fmt: skip
     click.echo(text.decode().strip())
@@ -155,7 +155,3 @@ def logout(context: Context, everything: bool, registry: str | None) -> None:
     arguments = ("--all",) if everything else (named,)
     text = Skopeo(Access(context.settings.registries)).run("logout", *arguments, about=f"log out of {named}")
     click.echo(text.decode().strip())
-
-
-def _tls(registry: str) -> tuple[str, ...]:
-    return ("--tls-verify=false",) if is_loopback(registry) else ()

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TextIO
+
+
+class WriteError(Exception):
+    """A file that the user asked for and that cannot be written; the text is one line for the user."""
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """Write a file that is there as a whole or not at all: under another name beside it, until the end.
+
+    A link leads to what is replaced; a device or a pipe is written to as it is. Raises WriteError; an error
+    about another file, or of whoever writes, is raised as it came.
+    """
+    wanted = Path(path)
+    whole = os.path.realpath(path)
+    new = Path(f"{whole}.{os.getpid()}.new")
+    try:
+        if wanted.exists() and not wanted.is_file():
+            with wanted.open("wb") as file:
+                yield file
+            return
+        with new.open("xb") as file:
+            yield file
+        new.replace(whole)
+    except OSError as error:
+        if error.filename not in (None, path, str(new)):
+            raise
+        # The user knows the name that was asked for, not the one beside it.
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            new.unlink()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

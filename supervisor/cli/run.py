@@ -11,11 +11,10 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.context import FAILED, Context, complete_names, fail
+from supervisor.cli.context import DAEMON_FAILED, FAILED, Context, complete_names, fail
 from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.cli.runoptions import attach_options, container_options, document
 
-DAEMON_FAILED = 125
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 

@@ -65,14 +65,13 @@ def _stored_ids(settings: Settings) -> list[str]:
 @click.pass_obj
 def doctor(context: Context, form: str) -> None:
     """Check this host for everything that is needed; say how to mend what is missing."""
-    from supervisor.daemon.app import cgroup_base
     from supervisor.runtime.doctor import run_checks, worst
 
     try:
         known = frozenset(view["Id"] for view in context.client.call("GET", "/containers/json", {"all": 1}))
     except UnreachableError:
         known = frozenset(_stored_ids(context.settings))
-    checks = run_checks(context.settings.paths, known, cgroup_base(context.settings.state_dir))
+    checks = run_checks(context.settings.paths, known, context.settings.paths.own_cgroup)
     for check in checks:
         if form == "json":
             output.print_json(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import sys
 import termios
 import tty
 from collections.abc import Iterator
 
 from supervisor.cli.client import Hijacked
+from supervisor.core.streams import HEAD
 
 BLOCK = 65536
 
@@ -50,7 +50,7 @@ def copy_raw(raw: Hijacked) -> None:
 def copy_frames(raw: Hijacked) -> None:
     """Frames of stdout and stderr, to our own, until they are over."""
     while len(head := raw.reader.read(8)) == 8:
-        stream, length = struct.unpack(">BxxxI", head)
+        stream, length = HEAD.unpack(head)
         while length and (data := raw.reader.read(min(length, BLOCK))):
             length -= len(data)
             write_all(stream, data)

@@ -6,6 +6,7 @@ Pure strings; nobody here looks at a disk. State survives a reboot (/var/lib/shi
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -107,6 +108,16 @@ class Paths:
         return f"{self.run_dir}/root"
 
     @property
+    def own_cgroup(self) -> str:
+        """Cgroup of the services where systemd gave us none; it keeps supervisors of one host apart."""
+        return f"shipkeeper-{hashlib.sha256(self.state_dir.encode()).hexdigest()[:8]}"
+
+    @property
+    def builds(self) -> str:
+        """Parent of the run directories of builds' launchers (owner: runtime.buildplace)."""
+        return f"{self.run_dir}/builds"
+
+    @property
     def cgroup_base(self) -> str:
         """Holds the path of the cgroup above those of all instances (owner: daemon; read by `doctor`)."""
         return f"{self.run_dir}/cgroup-base"
@@ -120,3 +131,16 @@ class Paths:
     def masks(self) -> str:
         """What the host view hides: a read-only tmpfs for each set of masks (owner: runtime.masklayer)."""
         return f"{self.run_dir}/masks"
+
+
+_BUILD = "build-"
+
+
+def build_cgroup(build_id: str) -> str:
+    """Name of the cgroup of a build's launcher, beside those of the instances."""
+    return f"{_BUILD}{build_id}"
+
+
+def build_of_cgroup(name: str) -> str | None:
+    """The build of a cgroup beside those of the instances; None if it is not of one."""
+    return name.removeprefix(_BUILD) if name.startswith(_BUILD) else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import resource
 import time
@@ -37,12 +36,11 @@ from supervisor.kernel import allocator, host
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
-from supervisor.launcher.client import LauncherClient, LauncherError
+from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.runtime.leftovers import begun_runs
 
 _RETRY_S = 1.0
 _CONNECTS = 5
-_QUIT_S = 5.0
 _COUNTS_S = 1.0
 
 
@@ -68,7 +66,7 @@ class Daemon:
         self._launcher_pid = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None] | None = None
-        self.cgroup_base = cgroup_base(settings.state_dir)
+        self.cgroup_base = self.paths.own_cgroup
         self.database: StateDatabase
         self.engine: Engine
         self.projects: Projects
@@ -156,7 +154,7 @@ class Daemon:
             launcher.close()
             return
         launcher.send(protocol.Quit())
-        await _gone(self._launcher_pid)
+        await gone(self._launcher_pid)
         launcher.close()
         setup = self.cgroups
         with contextlib.suppress(OSError):
@@ -170,7 +168,7 @@ class Daemon:
         with contextlib.suppress(OSError):
             left = Cgroup(setup, f"{self.cgroup_base}/launcher").procs()
         for pid in left:
-            await _gone(pid)  # the log writer, which ends after it
+            await gone(pid)  # the log writer, which ends after it
         remove_empty(setup, self.cgroup_base)
         await asyncio.to_thread(self.plans.forget)
 
@@ -302,26 +300,3 @@ def _other_version(state: protocol.State) -> str:
         f" protocol and this daemon version {protocol.VERSION}; its services run on. Go back to the version"
         " of before, or stop the services there, so that a new launcher is started"
     )
-
-
-async def _gone(pid: int) -> None:
-    """Wait for the end of a process that is nobody's child here; not for ever."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await asyncio.wait_for(ended.wait(), _QUIT_S)
-    except TimeoutError:
-        return
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-
-
-def cgroup_base(state_dir: str) -> str:
-    """Where a supervisor's cgroups are: a name that keeps several supervisors on one host apart."""
-    return f"shipkeeper-{hashlib.sha256(state_dir.encode()).hexdigest()[:8]}"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from supervisor.core.labels import has_label
 from supervisor.core.model import ServiceSpec
 from supervisor.core.state import Instance, Resting
 from supervisor.daemon.engine import Engine, Entry, Published
@@ -179,7 +180,4 @@ def _check_name(name: str) -> None:
 def _has(entry: Entry, labels: tuple[str, ...]) -> bool:
     """All of these labels: NAME or NAME=VALUE."""
     own = dict(entry.stored.spec.labels)
-    return all(
-        (own.get(name) == value if equals else name in own)
-        for name, equals, value in (label.partition("=") for label in labels)
-    )
+    return all(has_label(own, label) for label in labels)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from supervisor.image.attributes import attributes
 from supervisor.image.layerstack import is_opaque, is_whiteout
 
 _BLOCK = 512
@@ -106,16 +107,9 @@ def _entry(
         kind, device = (b"3" if stat.S_ISCHR(mode) else b"4"), status.st_rdev
     else:
         return None  # a socket means nothing without its program
-    xattrs = () if kind in (b"1", b"2") else _xattrs(path)
+    xattrs = () if kind in (b"1", b"2") else tuple(attributes(path))
     bits = 0o777 if kind == b"2" else stat.S_IMODE(mode)
     return _Entry(shown, kind, bits, status.st_uid, status.st_gid, size, mtime, link, device, xattrs)
-
-
-def _xattrs(path: bytes) -> tuple[tuple[str, bytes], ...]:
-    """Those that belong to a file: capabilities and the user's; not the kernel's own, and not overlayfs'."""
-    names = os.listxattr(path, follow_symlinks=False)
-    kept = [name for name in names if name == "security.capability" or name.startswith("user.")]
-    return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(kept))
 
 
 def _headers(entry: _Entry) -> bytes:

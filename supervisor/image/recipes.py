@@ -33,6 +33,8 @@ from typing import Any
 
 import yaml
 
+from supervisor.core.environment import parse_epoch
+
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _ARCHIVE = "http://deb.debian.org/debian"
 _SECURITY = "http://deb.debian.org/debian-security"
@@ -153,13 +155,10 @@ def _copy_recipe(directory: str, context: str) -> None:
 
 
 def _epoch(env: Mapping[str, str]) -> int | None:
-    text = env.get("SOURCE_DATE_EPOCH")
-    if text is None:
-        return None
     try:
-        return int(text)
-    except ValueError:
-        raise RecipeError(f"cannot use SOURCE_DATE_EPOCH={text}: it is no number of seconds") from None
+        return parse_epoch(env.get("SOURCE_DATE_EPOCH", ""))
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
 
 
 def _digest(recipe: Recipe, sources: str, epoch_s: int | None) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from supervisor.image.attributes import is_kept
 from supervisor.image.layerstack import OPAQUE, is_whiteout
 from supervisor.image.skeleton import Content
 from supervisor.kernel import syscalls as sc
@@ -277,8 +278,7 @@ def _attributes(path: str, member: tarfile.TarInfo) -> None:
         return
     for key, value in member.pax_headers.items():
         name = key.removeprefix("SCHILY.xattr.")
-        # trusted.overlay.* would be orders to overlayfs
-        if name != key and (name == "security.capability" or name.startswith("user.")):
+        if name != key and is_kept(name):
             os.setxattr(path, name, value.encode("utf-8", "surrogateescape"))
     Path(path).chmod(stat.S_IMODE(member.mode))
     os.utime(path, (seconds, seconds))

@@ -10,7 +10,6 @@ own. That namespace is a slave of the host's, so what is mounted on the host lat
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import signal
@@ -19,6 +18,7 @@ from typing import NoReturn
 
 from supervisor.kernel import hierarchies, mounts, process
 from supervisor.kernel import syscalls as sc
+from supervisor.kernel.locks import try_lock
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
@@ -81,14 +81,11 @@ def isolate(ready: int, arguments: list[str]) -> NoReturn:
 def lock(run_dir: str) -> int:
     """Hold the one launcher's lock of a run directory. Raises StartError."""
     try:
-        fd = os.open(f"{run_dir}/launcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = try_lock(f"{run_dir}/launcher.lock")
     except OSError as error:
         raise StartError(f"cannot use the run directory {run_dir}: {error.strerror}; create it") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise StartError(f"cannot serve {run_dir}: another launcher does") from error
+    if fd is None:
+        raise StartError(f"cannot serve {run_dir}: another launcher does")
     return fd
 
 

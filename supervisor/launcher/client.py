@@ -19,6 +19,7 @@ from supervisor.launcher import bootstrap, codec, protocol
 
 _PER_TURN = 64
 _STARTS = 3
+_QUIT_S = 10.0
 
 
 class LauncherError(Exception):
@@ -172,7 +173,6 @@ async def _start(run_dir: str, python: str, cgroup_base: str | None) -> str:
     arguments = ["--run-dir", run_dir, "--detach"]
     if cgroup_base is not None:
         arguments += ["--cgroup-base", cgroup_base]
-    loop = asyncio.get_running_loop()
     reading, writing = os.pipe2(os.O_CLOEXEC)
     pidfd = -1
     try:
@@ -192,12 +192,7 @@ async def _start(run_dir: str, python: str, cgroup_base: str | None) -> str:
         finally:
             os.close(writing)
         pidfd = os.pidfd_open(pid)
-        ended = asyncio.Event()
-        loop.add_reader(pidfd, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(pidfd)
+        await _ended(pidfd)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         text = os.read(reading, 65536).decode(errors="replace")
@@ -206,3 +201,26 @@ async def _start(run_dir: str, python: str, cgroup_base: str | None) -> str:
         os.close(reading)
         if pidfd >= 0:
             os.close(pidfd)
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that is nobody's child here, as a launcher is; not for ever."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_ended(pidfd), _QUIT_S)
+    finally:
+        os.close(pidfd)
+
+
+async def _ended(pidfd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from supervisor.kernel.locks import try_lock
 from supervisor.launcher import logjournal
 
 _TAKEOVER_S = 10.0
@@ -249,11 +250,8 @@ class LogLink:
         return False
 
     def _take_lock(self) -> bool:
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+        lock = try_lock(self._lock_path)
+        if lock is None:
             return False
         self._lock = lock
         return True

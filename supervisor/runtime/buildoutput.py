@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 
-from supervisor.kernel import inotify
 from supervisor.launcher import logformat
 from supervisor.launcher.logformat import MAX_RECORD_BYTES
+from supervisor.runtime.watching import WRITTEN, Watching
 
 _BLOCK = 256 * 1024
 
@@ -22,15 +21,12 @@ class OutputReader:
         self._output = output
         self._fd = -1
         self._rest = b""
-        self._inotify = inotify.Inotify()
-        mask = inotify.MODIFY | inotify.CREATE | inotify.ONLYDIR
-        self._inotify.watch(os.path.dirname(path), mask)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._inotify.fileno(), self._woken)
+        self._inotify = Watching()
+        self._inotify.watch(os.path.dirname(path), WRITTEN)
+        self._inotify.listen(self._woken)
 
     def close(self) -> None:
         """What was not read is lost."""
-        self._loop.remove_reader(self._inotify.fileno())
         self._inotify.close()
         if self._fd >= 0:
             os.close(self._fd)

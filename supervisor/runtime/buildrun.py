@@ -1,8 +1,6 @@
 """RUN steps on a launcher of the build's own: as isolated as services are, gone with the build.
 
-`<run_dir>/builds/<id>` is the launcher's run directory; whoever builds holds its file `builder.lock`. The
-cgroups are below `<base of the supervisor>/builds/<id>`. A launcher outlives whoever started it; so what a
-killed build left running the next one ends (`sweep`).
+Where the launcher is, and what becomes of it where a build was killed, `runtime.buildplace` says.
 
 What is only there while a step runs (/proc, /dev, /etc/hosts, targets of its mounts) lies in a layer of
 stubs above the image's own, never in the layer that the step writes.
@@ -12,11 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import os
 import posixpath
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,32 +22,22 @@ from supervisor.core.paths import InstancePaths, Paths
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.builder.runner import BindMount, OverlayMount, RunRequest, RunResult, TmpfsMount
 from supervisor.image.layerstack import LayerStack, make_directories
-from supervisor.kernel import hierarchies, seccomp
-from supervisor.kernel.cgroups import Cgroup
+from supervisor.kernel import seccomp
 from supervisor.launcher import plan, protocol
-from supervisor.launcher.client import LauncherClient, LauncherError
+from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.runtime.buildoutput import OutputReader
+from supervisor.runtime.buildplace import BuildPlace, end_killed_builds
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
 from supervisor.runtime.hostview import host_facts
 from supervisor.runtime.plan import PreparedInstance, launch_plan
 from supervisor.runtime.translate import MS_NODEV, MS_NOSUID, PlanError, capability_numbers
 
 _HOSTNAME = "builder"  # always the same: it must tell nothing of the machine
-_QUIT_S = 10.0
 _DRAIN_S = 0.002
 _DIRECTORIES = ("proc", "dev", "sys")
 _FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 
 _End = protocol.Exited | protocol.LaunchFailed
-
-
-def cgroup_base(paths: Paths) -> str:
-    """The cgroup that builds are below: the supervisor's own, as its daemon noted it, or would call it."""
-    with contextlib.suppress(OSError):
-        noted = Path(paths.cgroup_base).read_text().strip()
-        if noted:
-            return f"{noted}/builds"
-    return f"shipkeeper-{hashlib.sha256(paths.state_dir.encode()).hexdigest()[:8]}/builds"
 
 
 @dataclass(slots=True)
@@ -69,11 +54,8 @@ class LauncherRunner:
 
     paths: Paths
     python: str | None = None
-    _place: str = ""
-    _lock: int = -1
-    _cgroups: str = ""
-    _client: LauncherClient | None = None
-    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _place: BuildPlace | None = None
+    _starting: asyncio.Task[LauncherClient] | None = None
     _state: asyncio.Future[protocol.State] | None = None
     _attached: list[asyncio.Future[protocol.LogCounted]] = field(default_factory=list)
     _running: dict[str, _Running] = field(default_factory=dict)
@@ -81,27 +63,27 @@ class LauncherRunner:
 
     async def prepare(self) -> None:
         """See Runner."""
-        await sweep(self.paths)
+        await asyncio.to_thread(end_killed_builds, self.paths)
 
     async def run(self, request: RunRequest, output: Callable[[bytes, bool], None]) -> RunResult:
         """See Runner."""
         try:
-            await self._start()
+            client, place = await self._start()
         except (LauncherError, OSError) as error:
             raise BuildError(
                 f"cannot run anything here: {getattr(error, 'strerror', None) or error}"
             ) from error
         self._count += 1
         name = f"step{self._count}"
-        base = f"{self._place}/{name}"
+        base = f"{place.directory}/{name}"
         try:
-            launch = await asyncio.to_thread(self._plan, request, name, base)
+            launch = await asyncio.to_thread(self._plan, request, name, place)
         except (PlanError, OSError) as error:
             raise BuildError(f"cannot prepare a step: {getattr(error, 'strerror', None) or error}") from error
         running = _Running(asyncio.get_running_loop().create_future(), OutputReader(launch.log.path, output))
         self._running[name] = running
         try:
-            return await self._finish(launch, running)
+            return await self._finish(client, launch, running)
         finally:
             running.reader.close()
             del self._running[name]
@@ -109,18 +91,16 @@ class LauncherRunner:
 
     async def close(self) -> None:
         """See Runner. Everything that still runs is ended."""
-        if self._client is not None:
-            await self._end_launcher(self._client)
-            self._client = None
-        if self._lock >= 0:
-            await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
+        if self._starting is not None:
+            with contextlib.suppress(LauncherError, OSError):
+                await self._quit(await self._starting)
+            self._starting = None
+        if self._place is not None:
+            place, self._place = self._place, None
+            await asyncio.to_thread(place.end)
 
     # --- one step -------------------------------------------------------------------------------
-    async def _finish(self, launch: plan.LaunchPlan, running: _Running) -> RunResult:
-        client = self._client
-        assert client is not None
+    async def _finish(self, client: LauncherClient, launch: plan.LaunchPlan, running: _Running) -> RunResult:
         client.send(protocol.Launch(launch))
         try:
             end = await asyncio.shield(running.ended)
@@ -134,23 +114,23 @@ class LauncherRunner:
         client.send(protocol.Ack(launch.instance, launch.run))
         if isinstance(end, protocol.LaunchFailed):
             return RunResult(end.code, f"{end.stage}: {end.detail}")
-        await self._drained(launch.instance)
+        await self._drained(client, launch.instance)
         running.reader.read()
         return RunResult(end.code, oom=end.oom)
 
-    async def _drained(self, instance: str) -> None:
+    async def _drained(self, client: LauncherClient, instance: str) -> None:
         """Until the log writer has all output of a run that has ended in the file."""
-        while self._client is not None and self._client.connected:
+        while client.connected:
             answer: asyncio.Future[protocol.LogCounted] = asyncio.get_running_loop().create_future()
             self._attached.append(answer)
-            self._client.send(protocol.LogCounters())
+            client.send(protocol.LogCounters())
             counted = await answer
             if instance not in counted.attached:
                 return
             await asyncio.sleep(_DRAIN_S)
 
-    def _plan(self, request: RunRequest, name: str, base: str) -> plan.LaunchPlan:
-        files = InstancePaths(base)
+    def _plan(self, request: RunRequest, name: str, place: BuildPlace) -> plan.LaunchPlan:
+        files = InstancePaths(f"{place.directory}/{name}")
         os.makedirs(files.etc, 0o755)
         write_etc_files(files.etc, etc_files(_HOSTNAME, request.network), keep=False)
         lowers = self._with_stubs(request, f"{request.work}.stubs")
@@ -175,14 +155,14 @@ class LauncherRunner:
         )
         program = None
         if not request.insecure:
-            program = seccomp.install(f"{self._place}/seccomp", seccomp.compile_default(caps))
+            program = seccomp.install(f"{place.directory}/seccomp", seccomp.compile_default(caps))
         launch = launch_plan(
             spec,
             PreparedInstance(name, name, _HOSTNAME, files, lowers, host_view=False),
             1,
-            Paths(self.paths.state_dir, self._place),
+            Paths(self.paths.state_dir, place.directory),
             host=facts,
-            cgroup_base=self._cgroups,
+            cgroup_base=place.cgroups,
             seccomp_path=program,
         )
         steps: list[plan.Step] = []
@@ -218,34 +198,28 @@ class LauncherRunner:
         return (stubs, *request.lowers) if os.listdir(stubs) else request.lowers
 
     # --- the launcher ---------------------------------------------------------------------------
-    async def _start(self) -> None:
-        async with self._starting:
-            if self._client is not None:
-                if not self._client.connected:
-                    raise LauncherError("the launcher of this build has died; build again")
-                return
-            parent = f"{self.paths.run_dir}/builds"
-            os.makedirs(parent, 0o700, exist_ok=True)
-            name = secrets.token_hex(4)
-            new = f"{parent}/.{name}"
-            os.mkdir(new, 0o700)
-            self._lock = os.open(f"{new}/builder.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            os.rename(new, f"{parent}/{name}")
-            self._place = f"{parent}/{name}"
-            self._cgroups = f"{cgroup_base(self.paths)}/{name}"
-            Path(f"{self._place}/cgroup-base").write_text(f"{self._cgroups}\n")
-            os.mkdir(f"{self._place}/root", 0o755)
-            self._state = asyncio.get_running_loop().create_future()
-            arguments = () if self.python is None else (self.python,)
-            self._client = await LauncherClient.connect(
-                Paths(self.paths.state_dir, self._place),
-                self._on_event,
-                *arguments,
-                on_lost=self._on_lost,
-                cgroup_base=self._cgroups,
-            )
-            await self._state
+    async def _start(self) -> tuple[LauncherClient, BuildPlace]:
+        """The launcher of this build, started for the first step. Cancelling leaves the start to `close`."""
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._begin())
+        client = await asyncio.shield(self._starting)
+        if self._place is None or not client.connected:
+            raise LauncherError("the launcher of this build has died; build again")
+        return client, self._place
+
+    async def _begin(self) -> LauncherClient:
+        self._place = place = BuildPlace.make(self.paths)
+        self._state = asyncio.get_running_loop().create_future()
+        arguments = () if self.python is None else (self.python,)
+        client = await LauncherClient.connect(
+            Paths(self.paths.state_dir, place.directory),
+            self._on_event,
+            *arguments,
+            on_lost=self._on_lost,
+            cgroup_base=place.cgroups,
+        )
+        await self._state
+        return client
 
     def _on_event(self, event: protocol.Event) -> None:
         match event:
@@ -269,86 +243,11 @@ class LauncherRunner:
                 future.set_exception(lost)
         self._attached.clear()
 
-    async def _end_launcher(self, client: LauncherClient) -> None:
-        state = self._state
-        pid = state.result().pid if state is not None and state.done() and not state.exception() else 0
+    async def _quit(self, client: LauncherClient) -> None:
+        assert self._state is not None
         client.send(protocol.Quit())
-        await _gone(pid)
+        await gone(self._state.result().pid)
         client.close()
-        await asyncio.to_thread(_end_cgroups, self._cgroups)
-
-
-async def sweep(paths: Paths) -> None:
-    """End what killed builds left running, and remove what they left. Raises OSError."""
-    parent = f"{paths.run_dir}/builds"
-    for name in os.listdir(parent) if os.path.isdir(parent) else ():
-        place = f"{parent}/{name}"
-        try:
-            lock = os.open(f"{place}/builder.lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # just being made
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            with contextlib.suppress(OSError):
-                base = Path(f"{place}/cgroup-base").read_text().strip()
-                await asyncio.to_thread(_end_cgroups, base)
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
-        finally:
-            os.close(lock)
-
-
-def _end_cgroups(base: str) -> None:
-    """Kill what is in the cgroups of a build, its launcher too, and remove them."""
-    if not base:
-        return
-    setup = hierarchies.detect()
-    for place in setup.places():
-        for directory, _, _ in os.walk(f"{place}/{base}", topdown=False):
-            group = Cgroup(setup, os.path.relpath(directory, place))
-            with contextlib.suppress(OSError):
-                for pid in group.procs():
-                    _kill(pid)
-    hierarchies.remove_empty(setup, base)
-
-
-def _kill(pid: int) -> None:
-    """End one process and wait for it, for a moment."""
-    import select
-    import signal
-
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        select.select([pidfd], [], [], 5.0)
-    except OSError:
-        pass
-    finally:
-        os.close(pidfd)
-
-
-async def _gone(pid: int) -> None:
-    """Wait for the end of the launcher, which has been told to."""
-    if pid <= 0:
-        return
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), _QUIT_S)
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
 
 
 def _mount(mount: BindMount | OverlayMount | TmpfsMount) -> plan.Step:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from supervisor.core.paths import Paths
+from supervisor.core.paths import Paths, build_of_cgroup
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.runtime.hostmounts import HostMount
 
@@ -46,7 +46,7 @@ def leftovers(
     """
     found = [
         *_mounts(paths, mounts),
-        *_cgroups(known_instances, cgroups, cgroup_base),
+        *_cgroups(paths, known_instances, cgroups, cgroup_base),
         *_directories(paths, known_instances),
     ]
     return tuple(found)
@@ -74,11 +74,17 @@ def _mounts(paths: Paths, mounts: list[HostMount]) -> Iterator[Leftover]:
             yield Leftover("mount", target, "")
 
 
-def _cgroups(known: frozenset[str], cgroups: CgroupSetup | None, base: str) -> Iterator[Leftover]:
+def _cgroups(
+    paths: Paths, known: frozenset[str], cgroups: CgroupSetup | None, base: str
+) -> Iterator[Leftover]:
     for root in sorted(cgroups.places()) if cgroups is not None else ():
         parent = f"{root}/{base.strip('/')}"
         for name in _names(parent):
-            if name not in known and name not in _OWN_CGROUPS and os.path.isdir(f"{parent}/{name}"):
+            if name in known or name in _OWN_CGROUPS or not os.path.isdir(f"{parent}/{name}"):
+                continue
+            build = build_of_cgroup(name)
+            # Of a build that is under way, or that the next build or prune ends.
+            if build is None or not os.path.isdir(f"{paths.builds}/{build}"):
                 yield Leftover("cgroup", f"{parent}/{name}", name, alive=_populated(f"{parent}/{name}"))
 
 

@@ -11,8 +11,8 @@ import os
 from collections import deque
 from collections.abc import Iterator
 
-from supervisor.kernel import inotify
 from supervisor.launcher.logformat import MAX_RECORD_BYTES, STAMP_BYTES
+from supervisor.runtime.watching import WRITTEN, Watching
 
 _BLOCK = 256 * 1024
 
@@ -34,22 +34,18 @@ class LogBytes:
         self.held: set[str] = set()
         self.counted: dict[str, int] = {"stdout": 0, "stderr": 0, "tty": 0}
         self.wake = asyncio.Event()
-        self._inotify = inotify.Inotify()
-        mask = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR
-        self._inotify.watch(os.path.dirname(path), mask)
+        self._inotify = Watching()
+        self._inotify.watch(os.path.dirname(path), WRITTEN)
         self.look()
         if not from_start and self._files:
             while len(self._files) > 1:
                 os.close(self._files.popleft()[0])
             os.lseek(self._files[0][0], 0, os.SEEK_END)
-        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._woken)
+        self._inotify.listen(self._woken)
 
     def close(self) -> None:
         """What was not read is lost to the reader; the log has it."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._inotify.fileno())
-        # The kernel waits for its readers (synchronize_srcu) at the last close: 13 ms, as it was measured.
-        loop.run_in_executor(None, self._inotify.close)
+        self._inotify.close()
         while self._files:
             os.close(self._files.popleft()[0])
 

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
-from supervisor.kernel import inotify
 from supervisor.runtime.logmarks import RunMarker, interleave, position, within
 from supervisor.runtime.logs import Cursor, LogRecord
+from supervisor.runtime.watching import WRITTEN, Watching
 
 _PARTIAL_PAUSE_S = 0.2
 _LATE_S = 0.1  # how long after a death its last lines may come
@@ -25,14 +25,14 @@ class Follower:
 
     def __init__(self) -> None:
         """Raises OSError where inotify instances are used up."""
-        self._inotify = inotify.Inotify()
+        self._inotify = Watching()
         self._cursors: dict[str, Cursor] = {}
         self._watches: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._backlog: list[LogRecord | RunMarker] = []
         self._ready: deque[LogRecord | RunMarker] = deque()
         self._ends: dict[str, tuple[RunMarker, asyncio.TimerHandle]] = {}
-        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._wake.set)
+        self._inotify.listen(self._wake.set)
 
     def add(
         self,
@@ -49,9 +49,8 @@ class Follower:
         The directory of `path` must exist (FileNotFoundError); the file need not. Reads the disk; before the
         first iteration it may be called from a thread.
         """
-        mask = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR
         cursor = Cursor(instance, path)
-        self._watches[instance] = self._inotify.watch(os.path.dirname(path), mask)
+        self._watches[instance] = self._inotify.watch(os.path.dirname(path), WRITTEN)
         self._cursors[instance] = cursor
         history = list(cursor.history(tail=tail, since_ns=since_ns))
         self._backlog += interleave(history, within(markers, history, tail, since_ns))
@@ -88,13 +87,11 @@ class Follower:
 
     def close(self) -> None:
         """End following. Call it in the loop that made it."""
-        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
         for _, timer in self._ends.values():
             timer.cancel()
         for instance in list(self._cursors):
             self.remove(instance)
-        # The kernel waits for its readers at the last close, for 13 ms or so.
-        asyncio.get_running_loop().run_in_executor(None, self._inotify.close)
+        self._inotify.close()
 
     async def __aiter__(self) -> AsyncIterator[LogRecord | RunMarker]:
         """Records in time order within each wake-up."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from supervisor.core import model
+from supervisor.core.environment import DEFAULT_PATH
 from supervisor.core.paths import InstancePaths, Paths
 from supervisor.launcher import plan
 from supervisor.runtime.translate import (
@@ -31,8 +32,6 @@ from supervisor.runtime.translate import (
     sysctl_steps,
     tmpfs_mount,
 )
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # moby daemon/pkg/oci/defaults.go
 MASKED_PATHS = (

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+from supervisor.image.attributes import is_kept
 from supervisor.image.unpacking import ArchiveError, BoundedHeader
 from supervisor.kernel import mounts
 
@@ -233,8 +234,11 @@ def _xattrs(fd: int) -> dict[str, str]:
         names = os.listxattr(fd)
     except OSError:
         return {}  # a file system that has none
-    kept = [name for name in sorted(names) if name == "security.capability" or name.startswith("user.")]
-    return {f"SCHILY.xattr.{name}": os.getxattr(fd, name).decode("utf-8", "surrogateescape") for name in kept}
+    return {
+        f"SCHILY.xattr.{name}": os.getxattr(fd, name).decode("utf-8", "surrogateescape")
+        for name in sorted(names)
+        if is_kept(name)
+    }
 
 
 # --- in ----------------------------------------------------------------------------------------------
@@ -346,10 +350,7 @@ class _Reading:
             os.fchmod(fd, stat.S_IMODE(member.mode))
             for key, value in member.pax_headers.items():
                 xattr = key.removeprefix("SCHILY.xattr.")
-                # trusted.overlay.* would be orders to overlayfs
-                if xattr != key and (
-                    xattr.startswith("user.") or (xattr == "security.capability" and is_root)
-                ):
+                if xattr != key and is_kept(xattr) and (is_root or xattr.startswith("user.")):
                     os.setxattr(fd, xattr, value.encode("utf-8", "surrogateescape"))
             os.utime(fd, (member.mtime, member.mtime))
         finally:

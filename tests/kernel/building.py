@@ -24,6 +24,7 @@ from supervisor.image.builder.request import BuildRequest
 from supervisor.image.layerstack import Entry, LayerStack
 from supervisor.image.load import import_layer
 from supervisor.image.store import Image, ImageStore
+from supervisor.kernel import hierarchies
 from supervisor.runtime.buildrun import LauncherRunner
 
 BUSYBOX = shutil.which("busybox")
@@ -226,8 +227,10 @@ class Bench:
     def leftovers(self) -> list[str]:
         """What a build should have removed: directories, mounts, cgroups."""
         found = []
-        for parent in (f"{self.paths.images}/build/work", f"{self.paths.run_dir}/builds"):
+        for parent in (f"{self.paths.images}/build/underway", f"{self.paths.run_dir}/builds"):
             found += [f"{parent}/{name}" for name in os.listdir(parent)] if os.path.isdir(parent) else []
+        for place in hierarchies.detect().places():
+            found += [str(path) for path in Path(place).glob(f"{self.paths.own_cgroup}*")]
         found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if self.base in line]
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             try:

@@ -15,6 +15,7 @@ from building import BUSYBOX, Bench
 
 from supervisor.image.builder import progress
 from supervisor.image.builder.progress import BuildError
+from supervisor.kernel import hierarchies
 
 pytestmark = [
     pytest.mark.kernel,
@@ -110,6 +111,79 @@ def test_a_killed_build_leaves_a_store_that_works_and_the_next_one_ends_its_rest
     again = bench.build(LONG.replace("sleep 1000", "true"))
     assert again.ran == ["RUN echo begun; true"]
     assert bench.leftovers() == []
+
+
+def test_cancelling_while_the_launcher_starts_leaves_nothing(bench: Bench) -> None:
+    async def cancelled() -> None:
+        begun = asyncio.Event()
+
+        def tell(event: progress.Event) -> None:
+            if isinstance(event, progress.Started) and "RUN" in event.name:
+                begun.set()
+
+        task = asyncio.ensure_future(bench.start("FROM base:1\nRUN sleep 1000\n", tell=tell))
+        await begun.wait()
+        while not os.path.isdir(bench.paths.builds):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert bench.leftovers() == []
+
+
+def test_below_the_cgroup_of_a_daemon_a_build_takes_only_its_own_away(bench: Bench) -> None:
+    """Once the daemon has ended it also takes away what the daemon had to leave."""
+    bases = [Path(place, bench.paths.own_cgroup) for place in hierarchies.detect().places()]
+    note = Path(bench.paths.cgroup_base)
+    note.write_text(f"{bench.paths.own_cgroup}\n")
+    try:
+        for base in bases:
+            base.mkdir()
+        seen: list[str] = []
+
+        def tell(event: progress.Event) -> None:
+            if isinstance(event, progress.Output):
+                seen.extend(path.name for base in bases for path in base.glob("build-*"))
+
+        asyncio.run(bench.start("FROM base:1\nRUN echo begun\n", tell=tell))
+        assert seen != []
+        assert [entry.name for base in bases for entry in base.iterdir() if entry.is_dir()] == []
+        note.unlink()
+        for base in bases:
+            (base / "build-x").mkdir()
+        _left(bench, "x", f"{bench.paths.own_cgroup}/build-x")
+        bench.build("FROM base:1\nRUN true\n")
+        assert [base for base in bases if base.exists()] == []
+    finally:
+        note.unlink(missing_ok=True)
+        for base in bases:
+            for path in (base / "build-x", base):
+                if path.exists():
+                    path.rmdir()
+
+
+def test_prune_ends_what_a_killed_build_left(bench: Bench) -> None:
+    script = BUILDER.format(path=[str(Path(__file__).parent)], base=bench.base, dockerfile=LONG)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == b"begun\n"
+        builder.send_signal(signal.SIGKILL)
+    left = "\n".join(bench.leftovers())
+    assert bench.paths.own_cgroup in left and "process" in left and "underway" in left
+    settings = {"SHIPKEEPER_STATE_DIR": bench.paths.state_dir, "SHIPKEEPER_RUN_DIR": bench.paths.run_dir}
+    command = [sys.executable, "-m", "supervisor.cli.main", "builder", "prune", "--force"]
+    subprocess.run(command, env={**os.environ, **settings}, check=True)
+    assert bench.leftovers() == []
+
+
+def _left(bench: Bench, build: str, cgroup: str) -> None:
+    """As a killed build leaves it."""
+    place = Path(bench.paths.builds, build)
+    place.mkdir()
+    (place / "lock").touch()
+    (place / "cgroup-base").write_text(f"{cgroup}\n")
 
 
 @pytest.mark.slow

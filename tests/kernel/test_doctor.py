@@ -309,6 +309,23 @@ def test_leftovers_are_what_no_known_instance_owns(paths: Paths) -> None:
                 os.rmdir(path)
 
 
+def test_the_cgroup_of_a_build_is_a_leftover_when_the_build_is_gone(paths: Paths) -> None:
+    cgroups = detect()
+    place = cgroups.unified or cgroups.v1["memory"]
+    base = f"shipkeeper-test-build-{os.getpid()}"
+    group = Path(place, base, "build-0a")
+    try:
+        group.mkdir(parents=True)
+        Path(paths.builds, "0a").mkdir(parents=True)
+        assert leftovers(paths, frozenset(), cgroups, [], base) == ()
+        Path(paths.builds, "0a").rmdir()
+        assert [one.path for one in leftovers(paths, frozenset(), cgroups, [], base)] == [str(group)]
+    finally:
+        for path in (group, group.parent):
+            if path.exists():
+                path.rmdir()
+
+
 def test_a_forgotten_mount_is_a_leftover(paths: Paths) -> None:
     """Runs mount in namespaces of their own: one in the host's belongs to nobody, known instance or not."""
     os.makedirs(f"{paths.instances}/dead/root")

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from supervisor.daemon.app import cgroup_base
+from supervisor.core.paths import Paths
 
 PATIENCE_S = 60.0
 
@@ -130,7 +130,7 @@ def supervising() -> Iterator[Supervisor]:
                     ended, _, _ = select.select([pidfd], [], [], PATIENCE_S)
                     os.close(pidfd)
                     assert ended, "the launcher ends with the last service"
-            base = cgroup_base(f"{made.base}/state")
-            left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{base}")]
+            base = Paths(f"{made.base}/state").own_cgroup
+            left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{base}*")]
             assert left == [], "no cgroup is left"
             assert directory not in Path("/proc/self/mounts").read_text(), "no mount is left"

@@ -151,6 +151,15 @@ def repository(directory: Path) -> str:
     return commit
 
 
+@pytest.mark.parametrize("option", ["--iidfile", "--metadata-file"])
+def test_a_file_about_the_image_that_cannot_be_written_is_one_line(place: Supervisor, option: str) -> None:
+    result = build(place, "-t", "app:1", option, "no/such/file", "--progress", "quiet", "ctx")
+    assert result.returncode == 1
+    lines = result.stderr.decode().splitlines()
+    assert lines == ["shipkeeper: cannot write no/such/file: No such file or directory; the image was built"]
+    assert json.loads(place.ok("image", "inspect", "app:1"))[0]["Id"] == result.stdout.decode().strip()
+
+
 def test_builds_a_directory_and_says_what_came_of_it(place: Supervisor) -> None:
     result = build(
         place, "-t", "app:1", "-t", "registry.example/app", "--build-arg", "WHO=you", "--label", "l=1",

@@ -22,7 +22,8 @@ from supervising import PATIENCE_S, Supervisor, supervising
 from supervisor.cli.client import ApiError, Client
 from supervisor.compose import load_project
 from supervisor.core.model import Policy
-from supervisor.daemon.app import Daemon, cgroup_base
+from supervisor.core.paths import Paths
+from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import load_settings
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -174,7 +175,7 @@ def change(world: World, made: Supervisor, players: list[tuple[Player, Return]])
                 victim.kill()
             pidfds = []
             for path in Path("/sys/fs/cgroup").glob(
-                f"**/{cgroup_base(f'{made.base}/state')}/*/*/cgroup.procs"
+                f"**/{Paths(f'{made.base}/state').own_cgroup}/*/*/cgroup.procs"
             ):
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     for pid in map(int, path.read_text().split()):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from supervisor.core.environment import parse_epoch
 from supervisor.core.problems import Mark
 from supervisor.core.reference import Reference
 from supervisor.image import config as oci
@@ -125,7 +126,6 @@ class _Build:
     _contexts: dict[str, DirectoryTree] = field(default_factory=dict)
     _resolved: dict[tuple[Reference, str], asyncio.Task[Base]] = field(default_factory=dict)
     _stages: dict[int, asyncio.Task[Made]] = field(default_factory=dict)
-    _warnings: list[str] = field(default_factory=list)
     _world: Globals = field(init=False)
     _names: Names = field(init=False)
     _layering: Layering = field(init=False)
@@ -169,11 +169,11 @@ class _Build:
     async def _epoch(self) -> int:
         """The time of everything that is made: as it was given, or that of the newest base."""
         given = self.request.epoch_s
-        text = dict(self.request.args).get(_EPOCH)
-        if given is None and text:
-            if not text.isdigit():
-                raise BuildError(f"cannot use {_EPOCH}={text}: write seconds since 1970")
-            given = int(text)
+        if given is None:
+            try:
+                given = parse_epoch(dict(self.request.args).get(_EPOCH, ""))
+            except ValueError as error:
+                raise BuildError(str(error)) from None
         images = [plan.base for plan in self._plan.stages if isinstance(plan.base, FromImage)]
         marks = [plan.stage.base.mark for plan in self._plan.stages if isinstance(plan.base, FromImage)]
         found = [self._base(image, mark) for image, mark in zip(images, marks, strict=True)]
@@ -341,9 +341,7 @@ class _Build:
             vertex.note(f"writing image {image_id}")
             for name in self.request.names:
                 vertex.note(f"naming to {name}")
-        return Built(
-            image_id, manifest_digest, tuple(map(str, self.request.names)), (*warnings, *self._warnings)
-        )
+        return Built(image_id, manifest_digest, tuple(map(str, self.request.names)), warnings)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,28 +2,25 @@
 
 On the disk, `<store>/build/steps/<key>` names a layer, or is empty where a step changed nothing. A key is the
 digest of all that the result depends on, with the layers below by what they are, not by how they came about.
-A file is whole or not there; one whose layer is gone counts for nothing. Entries that were used last stay
-longest (`forget_old`).
+A file is whole or not there; one whose layer is gone counts for nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Sequence
 
 from supervisor.image.config import digest_of
 from supervisor.image.layers import Layers
 from supervisor.image.store import ImageStore
+from supervisor.kernel.locks import try_lock
 
 _FORMAT = 1
-_TOUCH_S = 3600.0
 
 
 def chain_id(diff_ids: Sequence[str]) -> str:
@@ -56,14 +53,10 @@ class StepCache:
         try:
             with open(path, encoding="ascii") as file:
                 diff_id = file.read()
-            age_s = time.time() - os.stat(path).st_mtime
         except FileNotFoundError:
             return None
         if diff_id and not (diff_id.startswith("sha256:") and self._layers.find(diff_id) is not None):
             return None
-        if age_s > _TOUCH_S:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
         return diff_id
 
     def keep(self, key: str, diff_id: str) -> None:
@@ -85,16 +78,13 @@ class StepCache:
                 found.add(file.read())
         return frozenset(found - {""})
 
-    def forget_old(self, older_than_s: float = 0.0) -> int:
-        """Drop the entries that nobody used for so long (0: all); how many. Their layers go with `prune`."""
-        limit = time.time() - older_than_s
+    def forget(self) -> int:
+        """Drop all entries; how many there were. Their layers go with `prune`."""
         gone = 0
         for name in self._names():
-            path = f"{self._place}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                if older_than_s <= 0 or os.stat(path).st_mtime < limit:
-                    os.unlink(path)
-                    gone += 1
+                os.unlink(f"{self._place}/{name}")
+                gone += 1
         return gone
 
     def _names(self) -> list[str]:
@@ -109,18 +99,16 @@ def forget_builds(store: ImageStore) -> int:
 
     Of steps only the notes: their layers go with `prune` of the store. Raises OSError.
     """
-    StepCache(store.root, store.layers).forget_old()
+    StepCache(store.root, store.layers).forget()
     parent = f"{store.root}/build/mounts"
     freed = 0
     for name in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
         if not name.endswith(".lock"):
             continue
-        lock = os.open(f"{parent}/{name}", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        lock = try_lock(f"{parent}/{name}", make=False)
+        if lock is None:
             continue  # a step has it mounted
-        else:
+        try:
             place = f"{parent}/{name.removesuffix('.lock')}"
             freed += bytes_of(place)
             shutil.rmtree(place, ignore_errors=True)  # the lock file stays: somebody may be waiting for it

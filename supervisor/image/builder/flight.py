@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from collections.abc import AsyncIterator, Callable
+
+from supervisor.kernel.locks import try_lock
 
 _FIRST_WAIT_S = 0.01
 _LONGEST_WAIT_S = 0.2
@@ -41,15 +42,11 @@ async def alone(parent: str, key: str, tell: Callable[[str], None]) -> AsyncIter
 
 def _try(path: str) -> int | None:
     """The lock, or None while somebody has it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = try_lock(path)
+    if lock is None:
+        return None
+    with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(lock), os.stat(path)):
             return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(lock)
-        raise
     os.close(lock)
     return None

@@ -21,6 +21,7 @@ from supervisor.image.builder.runner import BindMount, OverlayMount, RunMount, T
 from supervisor.image.builder.session import Session
 from supervisor.image.builder.ssh import AgentProxy, agent_socket
 from supervisor.image.dockerfile.instructions import Mount
+from supervisor.kernel.locks import try_lock
 
 _LOOK_AGAIN_S = 0.05
 _MOST_BYTES = 500 * 1024  # of a secret, as in BuildKit
@@ -149,11 +150,8 @@ class Mounting:
         return place if new else None
 
     def _hold(self, place: str, how: int) -> bool:
-        fd = os.open(f"{place}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
+        fd = try_lock(f"{place}.lock", how)
+        if fd is None:
             return False
         self._stack.callback(os.close, fd)
         return True

@@ -11,17 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from supervisor.core.environment import PROXIES
 from supervisor.core.problems import Mark
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.dockerfile import instructions as ins
 from supervisor.image.dockerfile.words import Expander, Quoting, WordError
-
-PROXIES = tuple(
-    spelled
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-    for spelled in (name, name.lower())
-)
-"""Usable by RUN without an ARG, and then no part of the cache's key or the history."""
 
 
 class Platform(msgspec.Struct, frozen=True):

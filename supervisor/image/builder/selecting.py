@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from supervisor.image.attributes import attributes
 from supervisor.image.builder import ignore as patterns
 from supervisor.image.builder.digests import FileDigests
 from supervisor.image.builder.ignore import Ignore, PatternError
@@ -119,13 +120,6 @@ def _row(tree: Tree, item: Item, digests: FileDigests) -> list[object]:
         [] if item.entry.is_link else [(name, value.hex()) for name, value in attributes(item.entry.path)]
     )
     return [os.fsencode(item.name).hex(), mode, owner, content, xattrs, item.implied]
-
-
-def attributes(path: str) -> list[tuple[str, bytes]]:
-    """The extended attributes that an image keeps: a file's capabilities and the user's own."""
-    names = os.listxattr(path, follow_symlinks=False)
-    kept = sorted(name for name in names if name == "security.capability" or name.startswith("user."))
-    return [(name, os.getxattr(path, name, follow_symlinks=False)) for name in kept]
 
 
 def _matches(tree: Tree, source: str, where: str) -> list[tuple[str, str, int]]:

@@ -1,14 +1,14 @@
 """One build under way: its directory beside the store, what it numbers and tells, and its end.
 
-`<store>/build/work/<id>` has what is not yet a layer; whoever builds holds its file `lock`. What a kill left
-there the next build removes, and what it kept in memory: `/dev/shm/shipkeeper-<id>` (secrets, sockets).
+`<store>/build/underway/<id>` has what is not yet a layer; whoever builds holds it (`kernel.locks.claim`).
+What a kill left there the next build or prune removes, and what it kept in memory:
+`/dev/shm/shipkeeper-<id>` (secrets, sockets).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import os
 import secrets
@@ -23,6 +23,7 @@ from typing import TypeVar
 from supervisor.image.builder import progress
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.builder.writing import StoppedError
+from supervisor.kernel import locks
 
 T = TypeVar("T")
 _MEMORY = "/dev/shm"  # noqa: S108 - in a directory that only root may enter
@@ -61,17 +62,12 @@ class Session:
     @classmethod
     def begin(cls, store_root: str, tell: Callable[[progress.Event], None]) -> Session:
         """Make its directory, and remove what was cut off. Raises OSError."""
-        parent = f"{store_root}/build/work"
+        parent = _parent(store_root)
         os.makedirs(parent, 0o700, exist_ok=True)
         Path(f"{store_root}/build").chmod(0o711)
-        sweep(parent)
+        sweep(store_root)
         name = secrets.token_hex(8)
-        # Under another name until it is locked, so that nobody sweeps it in between.
-        new = f"{parent}/.{name}"
-        os.mkdir(new, 0o700)
-        lock = os.open(f"{new}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(new, f"{parent}/{name}")
+        lock = locks.claim(parent, name)
         return cls(f"{parent}/{name}", _memory_of(name), tell, lock)
 
     def end(self) -> None:
@@ -126,36 +122,22 @@ class Session:
             self.tell(progress.Ended(vertex.number, seconds, vertex.cached, error, cancelled))
 
 
-def sweep(parent: str) -> None:
-    """Remove what killed builds left."""
-    for name in os.listdir(parent):
-        place = f"{parent}/{name}"
-        try:
-            lock = os.open(f"{place}/lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if time.time() - _changed(place) > 60:  # killed before it was locked; or just being made
-                shutil.rmtree(place, ignore_errors=True)
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(_memory_of(name.lstrip(".")), ignore_errors=True)
-            shutil.rmtree(place, ignore_errors=True)
-        finally:
-            os.close(lock)
+def sweep(store_root: str) -> None:
+    """Remove what killed builds left. Raises OSError."""
+    parent = _parent(store_root)
+    if not os.path.isdir(parent):
+        return
+    for name in locks.unclaimed(parent):
+        shutil.rmtree(_memory_of(name.lstrip(".")), ignore_errors=True)
+        shutil.rmtree(f"{parent}/{name}", ignore_errors=True)
+
+
+def _parent(store_root: str) -> str:
+    return f"{store_root}/build/underway"
 
 
 def _memory_of(name: str) -> str:
     return f"{_MEMORY}/shipkeeper-{name}"
-
-
-def _changed(place: str) -> float:
-    try:
-        return os.stat(place).st_mtime
-    except FileNotFoundError:
-        return time.time()
 
 
 def failed(error: OSError, what: str) -> BuildError:

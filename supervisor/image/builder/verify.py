@@ -19,12 +19,12 @@ from pathlib import Path
 
 import msgspec
 
+from supervisor.image.attributes import attributes
 from supervisor.image.builder.bases import Bases
 from supervisor.image.builder.build import build
 from supervisor.image.builder.progress import Built, Event
 from supervisor.image.builder.request import BuildRequest
 from supervisor.image.builder.runner import Runner
-from supervisor.image.builder.selecting import attributes
 from supervisor.image.config import ImageConfig
 from supervisor.image.store import Image, ImageStore
 

@@ -16,8 +16,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from supervisor.image.attributes import attributes
 from supervisor.image.builder.progress import BuildError
-from supervisor.image.builder.selecting import Item, attributes
+from supervisor.image.builder.selecting import Item
 from supervisor.image.builder.trees import Tree
 from supervisor.image.layerstack import LayerStack, make_directories
 

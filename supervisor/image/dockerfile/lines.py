@@ -54,6 +54,11 @@ class Line(msgspec.Struct, frozen=True):
         """The instruction's name."""
         return self.word.upper()
 
+    @property
+    def own_end_line(self) -> int:
+        """Its last line, without heredocs."""
+        return self.end_line - sum(1 + each.content.count("\n") for each in self.heredocs)
+
 
 class Source(msgspec.Struct, frozen=True):
     """A whole file. escape: the character that continues lines. directives: by lower-case name."""

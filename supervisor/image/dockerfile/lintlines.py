@@ -70,11 +70,10 @@ def _casing(lines: list[Line], notes: Notes) -> None:
 def _continuations(text: str, source: Source, notes: Notes) -> None:
     rows = text.split("\n")
     for line in source.lines:
-        end = line.end_line - sum(1 + each.content.count("\n") for each in line.heredocs)
-        inside = rows[line.mark.line : end - 1]
+        inside = rows[line.mark.line : line.own_end_line - 1]
         if any(not row.strip() for row in inside):
             # BuildKit names the last line of the instruction.
-            notes.note(rules.NO_EMPTY_CONTINUATION, end, "Empty continuation line")
+            notes.note(rules.NO_EMPTY_CONTINUATION, line.own_end_line, "Empty continuation line")
 
 
 def _stage_name(line: Line) -> str:

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from supervisor.core.environment import DEFAULT_PATH, PROXIES
 from supervisor.core.reference import InvalidReferenceError, parse_reference
 from supervisor.image.dockerfile import instructions as ins
 from supervisor.image.dockerfile import lintrules as rules
@@ -18,12 +19,7 @@ _PLATFORM_ARGS = tuple(
     for side in ("BUILD", "TARGET")
     for what in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
 )
-_PREDEFINED = frozenset(
-    name
-    for each in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-    for name in (each, each.lower())
-) | {"SOURCE_DATE_EPOCH"}
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PREDEFINED = frozenset((*PROXIES, "SOURCE_DATE_EPOCH"))
 
 
 @dataclass(slots=True)
@@ -76,9 +72,9 @@ def unused_args(dockerfile: ins.Dockerfile, given: Iterable[str]) -> tuple[str, 
 
 def _fresh(base: str, inputs: Inputs) -> _Scope:
     if base == "scratch":
-        return _Scope({"PATH": _PATH})
+        return _Scope({"PATH": DEFAULT_PATH})
     env = inputs.base_env(base) if base else None
-    return _Scope({"PATH": _PATH, **(env or {})}, known=env is not None)
+    return _Scope({"PATH": DEFAULT_PATH, **(env or {})}, known=env is not None)
 
 
 def _platforms(inputs: Inputs) -> dict[str, str]:

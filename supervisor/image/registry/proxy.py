@@ -110,7 +110,7 @@ class RemoteImage:
 def opened(skopeo: Skopeo, reference: Reference) -> Iterator[RemoteImage]:
     """An image of a registry, open while the context lasts. Raises RegistryError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    arguments = ("experimental-image-proxy", "--sockfd", str(theirs.fileno()), *tls(reference))
+    arguments = ("experimental-image-proxy", "--sockfd", str(theirs.fileno()), *tls(reference.domain))
     with ours, contextlib.ExitStack() as stack:
         try:
             process = stack.enter_context(

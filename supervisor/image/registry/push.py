@@ -132,7 +132,7 @@ def _send(place: str, reference: Reference, skopeo: Skopeo, seen: _Opened, tell:
     arguments = (
         "copy",
         "--preserve-digests",
-        *tls(reference, "--dest-tls-verify"),
+        *tls(reference.domain, "--dest-tls-verify"),
         f"dir:{place}",
         address(reference),
     )

@@ -69,13 +69,13 @@ class Skopeo:
 
     def manifest(self, reference: Reference) -> bytes:
         """The manifest or index that a name means, its bytes as they are."""
-        return self.run("inspect", "--raw", *tls(reference), address(reference))
+        return self.run("inspect", "--raw", *tls(reference.domain), address(reference))
 
     def tags(self, reference: Reference) -> list[str]:
         """All tags of a repository."""
         text = self.run(
             "list-tags",
-            *tls(reference),
+            *tls(reference.domain),
             f"docker://{reference.name}",
             about=f"list the tags of {reference.familiar_name}",
         )
@@ -153,9 +153,9 @@ def address(reference: Reference) -> str:
     return f"docker://{replace(reference, tag='') if reference.digest else reference}"
 
 
-def tls(reference: Reference, option: str = "--tls-verify") -> tuple[str, ...]:
+def tls(domain: str, option: str = "--tls-verify") -> tuple[str, ...]:
     """The option that lets a registry on loopback have no certificate."""
-    return (f"{option}=false",) if is_loopback(reference.domain) else ()
+    return (f"{option}=false",) if is_loopback(domain) else ()
 
 
 def is_loopback(domain: str) -> bool:
