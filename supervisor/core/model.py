@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from supervisor.core.grants import FileGrant, FileSource
+from supervisor.core.healthcheck import Healthcheck, Hooks
+from supervisor.core.network import Attachment, Network, Port, Resolver
+
 
 class Policy(Enum):
     """Docker's restart policies (HostConfig.RestartPolicy.Name)."""
@@ -139,10 +143,12 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """One entry of depends_on. In this version only the order (`service_started`) is known."""
+    """One entry of depends_on. restart: it is restarted after that one was, by a person or by `up`."""
 
     service: str
-    condition: Literal["service_started"] = "service_started"
+    condition: Literal["service_started", "service_healthy", "service_completed_successfully"] = (
+        "service_started"
+    )
     required: bool = True
     restart: bool = False
 
@@ -159,6 +165,8 @@ class SecurityOptions:
 class ServiceSpec:
     """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors.
 
+    network_mode: `host`, `none`, `bridge` (in `networks`), `service:NAME` or `container:NAME`.
+    healthcheck: None where the file says nothing: then the image's counts.
     auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
         ends with the first client that was attached to it. Neither is a key of Compose.
     """
@@ -192,7 +200,15 @@ class ServiceSpec:
     stop_grace_s: float = 10.0
     labels: tuple[tuple[str, str], ...] = ()
     depends_on: tuple[Dependency, ...] = ()
-    network_mode: Literal["host", "none"] = "host"
+    network_mode: str = "host"
+    networks: tuple[Attachment, ...] = ()
+    ports: tuple[Port, ...] = ()
+    expose: tuple[str, ...] = ()
+    resolver: Resolver = field(default_factory=Resolver)
+    healthcheck: Healthcheck | None = None
+    hooks: Hooks = field(default_factory=Hooks)
+    grants: tuple[FileGrant, ...] = ()
+    replicas: int = 1
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
     auto_remove: bool = False
@@ -205,12 +221,16 @@ class ServiceSpec:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A named volume. `name` is the full name on this host; an external one is never created or removed."""
+    """A named volume. `name` is the full name on this host; an external one is never created or removed.
+
+    driver_opts: of the driver `local`: `type`, `o` and `device`, as mount(8) has them.
+    """
 
     key: str
     name: str
     external: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    driver_opts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +242,8 @@ class Project:
     config_files: tuple[str, ...] = ()
     services: tuple[ServiceSpec, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    networks: tuple[Network, ...] = ()
+    files: tuple[FileSource, ...] = ()
 
     def service(self, name: str) -> ServiceSpec:
         """The service of that name. Raises KeyError."""

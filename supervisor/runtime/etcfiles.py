@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
 
 _STUB_RESOLVER = "127.0.0.53"
 _UPSTREAM = "/run/systemd/resolve/resolv.conf"
@@ -32,7 +31,7 @@ def hosts_text(hostname: str, host_file: str | None) -> str:
     return text
 
 
-def resolver_text(resolv_conf: str, upstream: str | None, network_mode: Literal["host", "none"]) -> str:
+def resolver_text(resolv_conf: str, upstream: str | None, network_mode: str) -> str:
     """/etc/resolv.conf: the host's; in a network of one's own without resolvers on the host's loopback.
 
     `upstream` is the text of systemd-resolved's list of the real servers, if there is one.
@@ -45,7 +44,7 @@ def resolver_text(resolv_conf: str, upstream: str | None, network_mode: Literal[
     return "\n".join(kept) + "\n" if kept else ""
 
 
-def etc_files(hostname: str, network_mode: Literal["host", "none"]) -> dict[str, str]:
+def etc_files(hostname: str, network_mode: str) -> dict[str, str]:
     """The three texts for an instance, from the host's files as they are now; a missing one is empty."""
     host_hosts = _text("/etc/hosts") if network_mode == "host" else None
     upstream = _text(_UPSTREAM) or None
