@@ -99,7 +99,7 @@ def _wanted(mount: model.Mount, volume: model.Volume | None, project: str) -> Vo
     labels: dict[str, str] = {}
     if volume is not None:
         labels = dict(volume.labels)
-        if not volume.external:
+        if project and not volume.external:
             labels |= {PROJECT_LABEL: project, VOLUME_LABEL: volume.key}
     elif mount.anonymous:
         labels = {ANONYMOUS_LABEL: ""}
