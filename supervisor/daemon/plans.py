@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.daemon.state import Stored
 from supervisor.kernel import seccomp
-from supervisor.launcher.plan import LaunchPlan, Process
-from supervisor.runtime.grants import GrantStore
+from supervisor.launcher.plan import LaunchPlan, Process, Step
+from supervisor.runtime.grants import GrantError, GrantStore
 from supervisor.runtime.heldmounts import HeldMounts
 from supervisor.runtime.hostview import HostError, prepare_host
-from supervisor.runtime.localdriver import mount_local
+from supervisor.runtime.localdriver import LocalDriverError, mount_local
 from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.masks import MaskRules
 from supervisor.runtime.plan import exec_process, launch_plan, service_hostname
-from supervisor.runtime.rootfs import prepare_instance, remove_instance
+from supervisor.runtime.rootfs import PrepareError, prepare_instance, remove_instance
 from supervisor.runtime.translate import PlanError, capability_numbers
 from supervisor.runtime.volumes import VolumeError, VolumeRecord, find_volume
 
@@ -70,10 +71,30 @@ class LaunchPlans:
         ]
 
     def plan(self, stored: Stored) -> LaunchPlan:
-        """Raises PrepareError, PlanError, SeccompError, GrantError, LocalDriverError, OSError.
+        """Raises PrepareError, PlanError, SeccompError, OSError.
 
         What it mounts for the instance stays until `release` of this run or a later one.
         """
+        try:
+            return self._plan(stored)
+        except (GrantError, LocalDriverError) as error:
+            raise PrepareError(str(error)) from error
+
+    @contextlib.contextmanager
+    def looked_at(self, stored: Stored) -> Iterator[list[Step]]:
+        """The steps of a launch, for who looks at the root of an instance that is down: without its secrets.
+
+        What is mounted for that goes afterwards, unless the instance holds it itself. Raises as `plan`.
+        """
+        instance = stored.instance
+        held = self.held.holds(instance.id)
+        try:
+            yield self.plan(replace(stored, spec=replace(stored.spec, grants=()))).steps
+        finally:
+            if not held:
+                self.held.release(instance.id, instance.run)
+
+    def _plan(self, stored: Stored) -> LaunchPlan:
         spec, instance, run = stored.spec, stored.instance.id, stored.instance.run
         project = Project(stored.project, stored.working_dir, volumes=stored.volumes)
         prepared = prepare_instance(

@@ -256,9 +256,10 @@ class _Root:
     def _host_tree(self, step: plan.Bind) -> int:
         """A detached copy of a mount as the host has it: a peer of it, not a slave."""
         made = self.writer.register()
-        pid, inode = step.namespace or (0, 0)
+        pid, _, inode = step.namespace.partition(":")
         path, note = self.writer.text(step.source), f"open_tree({step.source} of the host)"
-        self.writer.call("host_tree", path, int(step.recursive), pid, inode, note=note, into=made)
+        recursive = int(step.recursive)
+        self.writer.call("host_tree", path, recursive, int(pid or 0), int(inode or 0), note=note, into=made)
         return made
 
     def _mount(self, step: plan.Mount) -> None:

@@ -137,7 +137,7 @@ class Performer:
             os.close(place)
         return 0
 
-    def _host_tree(self, path: int, recursive: int, pid: int, inode: int) -> int:
+    def _host_tree(self, path: int, recursive: int, pid: int, inode: int, *_: int) -> int:
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         host = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if os.fstat(host).st_ino != inode:

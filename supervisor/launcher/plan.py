@@ -33,7 +33,7 @@ class Bind(NamedTuple):
     `subpath` is a part of the source, where a link that leads out of it is an error. `top_only`: `read_only`
     is for the mount itself, and what is mounted below it stays as it is. `propagation`: as in mount(8);
     `shared` and `rshared` take the source from `namespace`, the mount namespace of a process that is in the
-    host's: its pid, and the namespace's inode. It has to be on a shared mount there.
+    host's: its pid, a colon, and the namespace's inode. It has to be on a shared mount there.
     """
 
     source: str
@@ -44,7 +44,7 @@ class Bind(NamedTuple):
     propagation: str | None = None
     subpath: str = ""
     top_only: bool = False
-    namespace: list[int] | None = None
+    namespace: str = ""
 
 
 class Mount(NamedTuple):

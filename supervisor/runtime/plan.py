@@ -72,7 +72,7 @@ class HostFacts:
     capabilities: numbers of those that the launcher has.
     dev_directories: which of the directories pts, shm and mqueue the host's /dev has.
     open_files: the most descriptors that a process may be allowed here.
-    mount_namespace: a process in the host's (its pid), and that namespace's inode.
+    mount_namespace: `PID:INODE` of a process in the host's, and of that namespace.
     """
 
     hostname: str
@@ -80,7 +80,7 @@ class HostFacts:
     capabilities: frozenset[int]
     dev_directories: frozenset[str] = frozenset(("pts", "shm", "mqueue"))
     open_files: int = OPEN_FILES[1]
-    mount_namespace: tuple[int, int] | None = None
+    mount_namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,10 +364,8 @@ def _mount_step(
             )
 
 
-def _namespace(mount: model.Mount, host: HostFacts) -> list[int] | None:
-    if mount.propagation not in ("shared", "rshared") or host.mount_namespace is None:
-        return None
-    return list(host.mount_namespace)
+def _namespace(mount: model.Mount, host: HostFacts) -> str:
+    return host.mount_namespace if mount.propagation in ("shared", "rshared") else ""
 
 
 def _subpath(mount: model.Mount, target: str) -> str:

@@ -120,6 +120,7 @@ def create_volume(wanted: VolumeRecord, paths: Paths) -> VolumeRecord:
                 f"volume {wanted.name} exists with other options ({_options_text(found.options)});"
                 f" `shipkeeper volume rm {wanted.name}` first, or name it otherwise"
             )
+        _make_data(data)
         return found
     try:
         check_options(wanted.name, dict(wanted.options))

@@ -11,7 +11,7 @@ import pytest
 from supervising import Supervisor, until
 
 from supervisor.cli.client import Client
-from supervisor.cli.grants import collect, request_body
+from supervisor.cli.grants import ContentsError, collect, request_body
 from supervisor.core.grants import FileGrant, FileSource
 from supervisor.core.model import Policy, Project, RestartRules, ServiceSpec
 
@@ -171,9 +171,9 @@ def test_filled_once_for_restarts_and_again_for_starts(supervisor: Supervisor, t
 
 
 def test_a_missing_file_is_a_failed_start_that_is_tried_again(supervisor: Supervisor, tmp_path: Path) -> None:
-    """At `up` an error before anything is touched; later an ending like another, with the policy's backoff."""
+    """At `up` an error before anything is touched; later an ending like another, with its backoff."""
     wanted = project(tmp_path, SHOW)
-    with pytest.raises(Exception, match="cannot give secret token: .*no such file or directory") as caught:
+    with pytest.raises(ContentsError, match=r"cannot give secret token: .*no such file") as caught:
         bring_up(supervisor, wanted, {})
     assert "environment variable 'PASSWORD' is not set" in str(caught.value), "all at once"
     (tmp_path / "token").write_text(TOKEN)
