@@ -394,11 +394,11 @@ class _Root:
     # --- the root as a whole --------------------------------------------------------------------
     def _pivot(self) -> None:
         writer = self.writer
-        dot, slash, none = writer.text("."), writer.text("/"), writer.text("none")
+        dot, slash = writer.text("."), writer.text("/")
         writer.call("fchdir", self.root, note="fchdir(root)")
         writer.call("pivot_root", dot, dot, note="pivot_root(., .)")
-        # The old root is mounted over ours now; what happens to it must not reach the host.
-        writer.call("mount", none, dot, 0, sc.MS_SLAVE | sc.MS_REC, 0, note="mount(none, .)")
+        # The old root is mounted over ours now. It is a slave since the beginning, so that its end
+        # does not reach the host; mount(2) would find ours by this name, whose mounts are as they should be.
         writer.call("umount2", dot, sc.MNT_DETACH, note="umount2(.)")
         writer.call("chdir", slash, note="chdir(/)")
         self._root = writer.register()

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcherbench import Bench, root_steps
+from launcherbench import DEFAULT_CAPS, Bench, root_steps
 from test_launcher_runs import scenario
 
-from supervisor.kernel import mounts
+from supervisor.kernel import capabilities, mounts
 from supervisor.launcher import plan, protocol
 
 pytestmark = [
@@ -127,8 +127,9 @@ async def test_a_shared_bind_goes_both_ways(bench: Bench) -> None:
         (source / "inside").mkdir()
         bind = plan.Bind(str(source), "/x", recursive=True, propagation="rshared", namespace=HERE)
         steps = with_binds(bench, bind)
+        caps = [*DEFAULT_CAPS, capabilities.NUMBERS["CAP_SYS_ADMIN"]]
         script = "mount -t tmpfs tmpfs /x/inside && echo from inside > /x/inside/file"
-        assert (await bench.run("sh", "-c", script, steps=steps)).code == 0
+        assert (await bench.run("sh", "-c", script, steps=steps, caps=caps)).code == 0
         assert (source / "inside/file").read_text() == "from inside\n"
         stale = bind._replace(namespace=f"{os.getpid()}:1")
         bench.send(protocol.Launch(bench.plan("true", steps=with_binds(bench, stale), run=2)))
