@@ -28,11 +28,12 @@ if [ -d /run/systemd/system ]; then
 fi
 
 [ "$(readlink /usr/local/bin/shipkeeper)" != /opt/shipkeeper/bin/shipkeeper ] || rm -f /usr/local/bin/shipkeeper
-# What the view of the host hides: read-only file systems, which a daemon that was killed leaves mounted.
-for masks in /run/shipkeeper/masks/* /run/shipkeeper/masks; do
-    ! mountpoint -q "$masks" || umount --lazy "$masks"
+# What a daemon that was killed leaves mounted: what the view of the host hides, and volumes with options, which
+# may be directories of the host.
+for place in /run/shipkeeper/masks/* /run/shipkeeper/masks /run/shipkeeper/mounts/* /run/shipkeeper/mounts; do
+    ! mountpoint -q "$place" || umount --lazy "$place"
 done
-rm -rf /opt/shipkeeper /run/shipkeeper
+rm -rf --one-file-system /opt/shipkeeper /run/shipkeeper
 
 if [ "${PURGE:-0}" = 1 ]; then
     rm -rf /var/lib/shipkeeper /etc/shipkeeper

@@ -99,7 +99,8 @@ def _commit(
             process, **{key: value for key, value in msgspec.structs.asdict(given).items() if value}
         )
     process = apply_changes(process, changes)
-    upper = root_alone(daemon.plans.plan(entry.stored).steps).upper
+    with daemon.plans.looked_at(entry.stored) as steps:
+        upper = root_alone(steps).upper
     assert upper is not None, "the root of every service is writable below"
     with without_links(upper) as directory:
         return commit_layer(store, base, directory, process, told, name)

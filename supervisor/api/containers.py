@@ -234,7 +234,7 @@ class _Handlers:
 
     async def remove(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)
-        await remove(self._daemon, entry, force=flag(request, "force"))
+        await remove(self._daemon, entry, force=flag(request, "force"), volumes=flag(request, "v"))
         return web.Response(status=204)
 
     def _view(self, entry: Entry, used: Usage | None = None) -> dict[str, Any]:
@@ -273,12 +273,15 @@ async def freeze(daemon: Daemon, entry: Entry, *, paused: bool) -> None:
     await daemon.engine.until(entry, lambda i: not isinstance(i.phase, Running) or i.phase.paused == paused)
 
 
-async def remove(daemon: Daemon, entry: Entry, *, force: bool) -> None:
-    """Remove what is down, or with `force` what runs, too. Raises HTTPConflict."""
+async def remove(daemon: Daemon, entry: Entry, *, force: bool, volumes: bool) -> None:
+    """Remove what is down, or with `force` what runs, too; with `volumes` its anonymous ones.
+
+    Raises HTTPConflict.
+    """
     if not is_down(entry.instance):
         if not force:
             raise web.HTTPConflict(
                 text=f"cannot remove {entry.stored.name}: it is running; stop it first, or use --force"
             )
         await daemon.projects.stop([entry], grace_s=0)
-    await daemon.projects.remove(entry)
+    await daemon.projects.remove(entry, volumes=volumes)

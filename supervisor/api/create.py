@@ -6,7 +6,7 @@ import json
 
 from aiohttp import web
 
-from supervisor.api.createspec import RefusedError, read_spec
+from supervisor.api.createspec import RefusedError, mount_volumes, read_spec
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.containers import NameTakenError
 from supervisor.daemon.images import NoImageError
@@ -19,8 +19,10 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     async def create(request: web.Request) -> web.Response:
         """?name: at random without."""
         try:
-            spec = read_spec(json.loads(await request.read()))
-            entry = await daemon.containers.create(spec, request.query.get("name", "").removeprefix("/"))
+            document = json.loads(await request.read())
+            spec, volumes = read_spec(document), mount_volumes(document)
+            name = request.query.get("name", "").removeprefix("/")
+            entry = await daemon.containers.create(spec, name, volumes)
         except NoImageError as error:
             raise web.HTTPNotFound(text=str(error)) from error
         except NameTakenError as error:

@@ -121,22 +121,40 @@ def _bind(text: str) -> model.Mount:
     target, _, words = rest.partition(":")
     if not target:
         raise RefusedError(f"cannot mount {text!r}: write SOURCE:TARGET[:ro]")
-    options = set(words.split(",")) - {"", "rw", "z", "Z"}
-    if options - {"ro", "nocopy"}:
-        raise RefusedError(f"cannot mount {text!r}: of the options only ro, rw and nocopy are built")
+    options = set(words.split(",")) - {"", "rw", "z", "Z", *_NO_EFFECT}
+    propagation = options & set(_PROPAGATIONS)
+    bind = source.startswith("/")
+    if unknown := options - {"ro", "nocopy", *_PROPAGATIONS}:
+        raise RefusedError(
+            f"cannot mount {text!r}: there is no option {', '.join(sorted(unknown))}; ro, rw, z, Z, nocopy"
+            " or a propagation"
+        )
+    if len(propagation) > 1 or (propagation and not bind) or ("nocopy" in options and bind):
+        raise RefusedError(
+            f"cannot mount {text!r}: invalid mode; a propagation is of a path, and nocopy of a volume"
+        )
     return model.Mount(
-        "bind" if source.startswith("/") else "volume",
+        "bind" if bind else "volume",
         target,
         source,
         read_only="ro" in options,
         nocopy="nocopy" in options,
+        propagation=next(iter(propagation), None),
     )
 
 
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_NO_EFFECT = ("cached", "delegated", "consistent", "default")  # of other hosts, as in Docker
 _OF_MOUNTS = {
     "": {"Type", "Source", "Target", "ReadOnly", "Consistency"},
-    "BindOptions": {"Propagation", "CreateMountpoint"},
-    "VolumeOptions": {"NoCopy"},
+    "BindOptions": {
+        "Propagation",
+        "CreateMountpoint",
+        "NonRecursive",
+        "ReadOnlyNonRecursive",
+        "ReadOnlyForceRecursive",
+    },
+    "VolumeOptions": {"NoCopy", "Subpath", "Labels", "DriverConfig"},
     "TmpfsOptions": {"SizeBytes", "Mode"},
 }
 
@@ -165,17 +183,72 @@ def _mount(fields: dict[str, Any]) -> model.Mount:
                 source,
                 read_only=read_only,
                 create_host_path=bool(bind.get("CreateMountpoint")),
-                propagation=bind.get("Propagation") or None,
+                propagation=_propagation(bind.get("Propagation"), target),
+                recursive=_recursive(bind, read_only=read_only, target=target),
             )
         case "volume":
-            nocopy = bool(options["VolumeOptions"].get("NoCopy"))
-            return model.Mount("volume", target, source, read_only=read_only, nocopy=nocopy)
+            volume = options["VolumeOptions"]
+            return model.Mount(
+                "volume",
+                target,
+                source,
+                read_only=read_only,
+                nocopy=bool(volume.get("NoCopy")),
+                subpath=volume.get("Subpath") or None,
+            )
         case "tmpfs":
             tmpfs = options["TmpfsOptions"]
             made = _tmpfs(target, tmpfs.get("SizeBytes") or None, tmpfs.get("Mode") or None)
             return replace(made, read_only=read_only)
         case kind:
             raise RefusedError(f"cannot mount {target}: there are bind, volume and tmpfs, and not {kind!r}")
+
+
+def _propagation(word: str | None, target: str) -> str | None:
+    if word and word not in _PROPAGATIONS:
+        raise RefusedError(
+            f"cannot mount at {target}: invalid propagation mode: {word}; {', '.join(_PROPAGATIONS)}"
+        )
+    return word or None
+
+
+def _recursive(
+    bind: dict[str, Any], *, read_only: bool, target: str
+) -> Literal["enabled", "disabled", "writable", "readonly"]:
+    if bind.get("NonRecursive"):
+        return "disabled"
+    if bind.get("ReadOnlyNonRecursive"):
+        return "writable"
+    if bind.get("ReadOnlyForceRecursive"):
+        if not read_only:
+            raise RefusedError(f"cannot mount at {target}: recursive read-only needs a read-only mount")
+        return "readonly"
+    return "enabled"
+
+
+def mount_volumes(document: Any) -> tuple[model.Volume, ...]:
+    """The volumes that a document's mounts describe (`DriverConfig`, `Labels`). Raises RefusedError."""
+    found = []
+    for fields in (document.get("HostConfig") or {}).get("Mounts") or ():
+        options = fields.get("VolumeOptions") or {}
+        driver = options.get("DriverConfig") or {}
+        if fields.get("Type") != "volume" or not (driver or options.get("Labels")):
+            continue
+        if (driver.get("Name") or "local") != "local":
+            raise RefusedError(
+                f"cannot mount at {fields.get('Target')}: there is no volume driver {driver['Name']!r}, only"
+                " local"
+            )
+        name = fields.get("Source")
+        if not name:
+            raise RefusedError(
+                f"cannot mount at {fields.get('Target')}: a volume with options or labels needs a source, its"
+                " name"
+            )
+        labels = tuple(sorted((options.get("Labels") or {}).items()))
+        opts = tuple(sorted((driver.get("Options") or {}).items()))
+        found.append(model.Volume(name, name, labels=labels, driver_opts=opts))
+    return tuple(found)
 
 
 def _tmpfs(target: str, size_bytes: int | None, mode: int | None) -> model.Mount:

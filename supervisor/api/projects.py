@@ -15,6 +15,7 @@ from supervisor.daemon.engine import Entry
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -33,18 +34,21 @@ class _Handlers:
         self._daemon = daemon
 
     async def up(self, request: web.Request) -> web.StreamResponse:
-        project = await self._daemon.projects.resolve(await _project(request))
+        """?renew_volumes: of what is recreated, the anonymous ones."""
+        project, contents = await _project(request)
+        await self._daemon.projects.resolve(project, contents)  # what is wrong now is the answer itself
         response = await stream(request)
+        renew = flag(request, "renew_volumes")
         try:
-            async for operation, outcome in self._daemon.projects.up(project):
+            async for operation, outcome in self._daemon.projects.up(project, contents, renew_volumes=renew):
                 await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
-        except (PlanError, PrepareError, StateError) as error:
+        except (PlanError, PrepareError, StateError, VolumeError) as error:
             await send(response, {"error": str(error)})
         await response.write_eof()
         return response
 
     async def plan(self, request: web.Request) -> web.Response:
-        plan = self._daemon.projects.plan(await self._daemon.projects.resolve(await _project(request)))
+        plan = self._daemon.projects.plan(await self._daemon.projects.resolve(*await _project(request)))
         return web.json_response([msgspec.to_builtins(op) for op in plan.operations])
 
     async def wait(self, request: web.Request) -> web.StreamResponse:
@@ -81,11 +85,12 @@ class _Handlers:
         project = request.match_info["project"]
         response = await stream(request)
         try:
-            async for name in self._daemon.projects.down(
+            async for name, error in self._daemon.projects.down(
                 project, volumes=flag(request, "volumes"), grace_s=seconds(request, "t")
             ):
-                await send(response, {"name": name, "outcome": "removed"})
-        except (PrepareError, StateError) as error:
+                line = {"name": name, "error": error} if error else {"name": name, "outcome": "removed"}
+                await send(response, line)
+        except (PrepareError, StateError, VolumeError) as error:
             await send(response, {"error": str(error)})
         await response.write_eof()
         return response
@@ -95,11 +100,19 @@ def _settled(entry: Entry, outcome: tuple[bool, str]) -> dict[str, Any]:
     return {"name": entry.stored.name, "up": outcome[0], "outcome": outcome[1]}
 
 
-async def _project(request: web.Request) -> Project:
+class _Beside(msgspec.Struct):
+    """What is in a request beside the fields of its project. contents: see `core.grants`, in base64."""
+
+    contents: dict[str, bytes] = {}
+
+
+async def _project(request: web.Request) -> tuple[Project, dict[str, bytes]]:
+    body = await request.read()
     try:
-        project = msgspec.json.decode(await request.read(), type=Project)
+        project = msgspec.json.decode(body, type=Project)
+        contents = msgspec.json.decode(body, type=_Beside).contents
     except msgspec.MsgspecError as error:
         raise web.HTTPBadRequest(text=f"cannot read the project: {error}") from error
     if project.name != request.match_info["project"]:
         raise web.HTTPBadRequest(text="cannot bring up the project: its name is not the one of the path")
-    return project
+    return project, contents

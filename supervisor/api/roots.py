@@ -64,7 +64,8 @@ async def in_root_alone(daemon: Daemon, entry: Entry, work: Callable[[int], T]) 
     """Call `work`, in a thread, with the root as its layers are; what is mounted in it is not there."""
 
     def make() -> T:
-        root = root_alone(daemon.plans.plan(entry.stored).steps)
+        with daemon.plans.looked_at(entry.stored) as steps:
+            root = root_alone(steps)
         return root_of_plan(read_only([root]), daemon.paths.root_mountpoint, work)
 
     return await asyncio.to_thread(make)
@@ -77,6 +78,6 @@ def _of_process(process: Process, work: Callable[[View], T]) -> T:
 
 
 def _of_plan(daemon: Daemon, entry: Entry, work: Callable[[View], T], writable: bool) -> T:
-    steps = daemon.plans.plan(entry.stored).steps
-    steps = steps if writable else read_only(steps)
-    return root_of_plan(steps, daemon.paths.root_mountpoint, lambda root: work(View(root)))
+    with daemon.plans.looked_at(entry.stored) as steps:
+        wanted = steps if writable else read_only(steps)
+        return root_of_plan(wanted, daemon.paths.root_mountpoint, lambda root: work(View(root)))

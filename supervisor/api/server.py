@@ -27,12 +27,14 @@ from supervisor.api import (
     logs,
     projects,
     services,
+    volumes,
 )
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.state import StateError
 from supervisor.kernel.seccomp import SeccompError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _API_VERSION = "1.43"
@@ -44,7 +46,19 @@ def application(daemon: Daemon) -> web.Application:
     """All resources over one daemon."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     routes = [web.get("/_ping", _ping), web.get("/version", _version)]
-    for module in (create, attach, archive, commit, containers, services, projects, logs, execs, events):
+    for module in (
+        create,
+        attach,
+        archive,
+        commit,
+        containers,
+        services,
+        projects,
+        logs,
+        execs,
+        events,
+        volumes,
+    ):
         routes += module.routes(daemon)
     # Docker's clients put the version of the API that they speak before every path.
     routes += [web.route(r.method, f"{_VERSION}{r.path}", r.handler) for r in routes]
@@ -101,7 +115,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             path = re.sub(r"^/v1\.\d+", "", request.path)
             return _message(f"cannot do {request.method} {path}: there is no such request here", error.status)
         return _message(error.text or "", error.status)
-    except (PlanError, PrepareError, StateError, SeccompError) as error:
+    except (PlanError, PrepareError, StateError, SeccompError, VolumeError) as error:
         return _message(str(error), 500)
     except ConnectionResetError:
         return web.Response(status=499)  # the client went away; nobody reads this

@@ -24,6 +24,7 @@ from supervisor.daemon.engine import Entry
 from supervisor.daemon.projects import is_down, outcome
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.volumes import VolumeError
 
 _TELL_EVERY_S = 1.0
 
@@ -37,6 +38,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     hold_s: float | None = None
     signal: str = "KILL"
     force: bool = False
+    volumes: bool = False
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -89,7 +91,7 @@ class _Handlers:
             case "pause" | "unpause":
                 return self._each(entries, lambda entry: self._freeze(entry, paused=verb == "pause"))
             case "remove":
-                return self._each(entries, lambda entry: self._remove(entry, force=wanted.force))
+                return self._each(entries, lambda entry: self._remove(entry, wanted))
             case _:
                 raise web.HTTPNotFound(text=f"no such verb: {verb}")
 
@@ -131,8 +133,8 @@ class _Handlers:
         await freeze(self._daemon, entry, paused=paused)
         return "paused" if paused else "running"
 
-    async def _remove(self, entry: Entry, *, force: bool) -> str:
-        await remove(self._daemon, entry, force=force)
+    async def _remove(self, entry: Entry, wanted: Request) -> str:
+        await remove(self._daemon, entry, force=wanted.force, volumes=wanted.volumes)
         return "removed"
 
     async def _tell(
@@ -161,5 +163,5 @@ def _result(task: asyncio.Task[str]) -> dict[str, Any]:
         return {"outcome": task.result()}
     except web.HTTPException as error:
         return {"error": error.text, "status": error.status}
-    except (PrepareError, StateError) as error:
+    except (PrepareError, StateError, VolumeError) as error:
         return {"error": str(error), "status": 500}

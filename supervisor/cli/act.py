@@ -146,17 +146,18 @@ def unpause(context: Context, names: tuple[str, ...]) -> None:
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
 @click.option("-s", "--stop", "stop_first", is_flag=True, help="Stop it first if it runs.")
+@click.option("-v", "--volumes", is_flag=True, help="Their anonymous volumes, too.")
 @project_option
 @click.argument("names", nargs=-1, required=True, shell_complete=complete_names)
 @click.pass_obj
-def rm(context: Context, force: bool, stop_first: bool, names: tuple[str, ...]) -> None:
-    """Remove services that are down, with what they wrote. Named volumes stay.
+def rm(context: Context, force: bool, stop_first: bool, volumes: bool, names: tuple[str, ...]) -> None:
+    """Remove services that are down, with what they wrote. Volumes stay, without -v anonymous ones as well.
 
     As with Docker, -f is --force here; a Compose file is named in front of the verb.
     """
     if stop_first:
         act(context, "stop", names)
-    act(context, "remove", names, force=force)
+    act(context, "remove", names, force=force, volumes=volumes)
 
 
 @click.command()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 
 from supervisor.api.logs import followed
 from supervisor.api.metrics import serve_metrics
@@ -27,7 +28,7 @@ def _view() -> LogView:
     return LogView(sys.stdout.buffer, colour=wants_colour(sys.stdout))
 
 
-async def run_foreground(settings: Settings, project: Project) -> None:
+async def run_foreground(settings: Settings, project: Project, contents: Mapping[str, bytes]) -> None:
     """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
     ended = until_signal()
     view = _view()
@@ -37,7 +38,7 @@ async def run_foreground(settings: Settings, project: Project) -> None:
     tasks: list[asyncio.Task[None]] = []
     try:
         async with serve(daemon), serve_metrics(daemon, report):
-            bring_up = asyncio.create_task(_bring_up(daemon, project, view))
+            bring_up = asyncio.create_task(_bring_up(daemon, project, contents, view))
             tasks = [bring_up, asyncio.create_task(_show(daemon, project.name, view))]
             await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -55,8 +56,8 @@ async def run_foreground(settings: Settings, project: Project) -> None:
             task.cancel()
 
 
-async def _bring_up(daemon: Daemon, project: Project, view: LogView) -> None:
-    async for operation, outcome in daemon.projects.up(project):
+async def _bring_up(daemon: Daemon, project: Project, contents: Mapping[str, bytes], view: LogView) -> None:
+    async for operation, outcome in daemon.projects.up(project, contents):
         if operation.verb != "keep":
             view.say(f"{operation.name}: {outcome}")
     view.say(f"{project.name} is up; Ctrl-C stops it")

@@ -9,20 +9,19 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
+from supervisor.cli.grants import ContentsError, collect
 from supervisor.cli.journal import Journal
+from supervisor.core.model import Project
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.state import StateError
 from supervisor.daemon.systemd import SystemdError, is_ending, notify, watchdog_s
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
-
-if TYPE_CHECKING:
-    from supervisor.compose import Loaded
+from supervisor.runtime.volumes import VolumeError
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -85,32 +84,36 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
     taken: dict[str, Path] = {}
     for path in sorted(Path(daemon.settings.projects_dir).glob("*.y*ml")):
         try:
-            project = (await asyncio.to_thread(_load, path)).project
+            project, contents = await asyncio.to_thread(_load, path)
             if (other := taken.setdefault(project.name, path)) != path:
                 good = False
                 report(f"cannot bring up {path}: {other} is the project {project.name}, too; rename one")
                 continue
-            async for operation, outcome in daemon.projects.up(project, start_down=False):
+            async for operation, outcome in daemon.projects.up(project, contents, start_down=False):
                 if operation.verb == "orphan":  # what became of the others is told by their events
                     report(f"{operation.name}: {outcome}")
         except compose.ComposeErrors as error:
             good = False
             for problem in error.problems:
                 report(f"cannot bring up {path}: {problem}")
-        except (PlanError, PrepareError, StateError) as error:
+        except (PlanError, PrepareError, StateError, VolumeError, ContentsError) as error:
             good = False
             report(f"cannot bring up {path}: {error}")
     daemon.engine.measures.reloaded(ok=good, wall=time.time())
 
 
-def _load(path: Path) -> Loaded:
-    """A file of the projects directory: its own `name:`, or that of the file. Raises ComposeErrors."""
+def _load(path: Path) -> tuple[Project, dict[str, bytes]]:
+    """A file of the projects directory: its own `name:`, or that of the file; and what `collect` found.
+
+    Raises ComposeErrors, ContentsError.
+    """
     from supervisor import compose
 
     env = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    return compose.load_project(
+    loaded = compose.load_project(
         [str(path)], project_name=None, project_dir=None, env=env, default_name=path.stem
     )
+    return collect(loaded.project, getattr(loaded, "variables", env))
 
 
 def until_signal() -> asyncio.Future[None]:

@@ -29,6 +29,7 @@ _VERBS = {
     "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
     "copying": ("cp", "export", "commit"),
     "usage": ("system", "builder"),
+    "volumes": ("volume",),
     "moving": ("pull", "push", "login", "logout"),
     "system": ("daemon", "doctor", "completion", "version"),
 }

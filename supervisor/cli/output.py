@@ -71,6 +71,8 @@ def is_foreseen(error: Exception) -> bool:
         "LauncherError",
         "StateError",
         "PlanError",
+        "ContentsError",
+        "VolumeError",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -40,6 +41,12 @@ from supervisor.cli.errors import UnreachableError
     type=click.Choice(["always", "missing", "never"]),
     help="Pull images always, where they are missing, or never; instead of each service's `pull_policy`.",
 )
+@click.option(
+    "-V",
+    "--renew-anon-volumes",
+    is_flag=True,
+    help="What is recreated gets new anonymous volumes, and the old ones go.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.option(
     "--format",
@@ -59,6 +66,7 @@ def up(
     rebuild: bool,
     no_build: bool,
     pull_policy: str | None,
+    renew_anon_volumes: bool,
     dry_run: bool,
     form: str,
     services: tuple[str, ...],
@@ -72,8 +80,6 @@ def up(
 
     Up is: running for a second, or ended well where it is not to be started again.
     """
-    import msgspec
-
     if rebuild and no_build:
         fail(USAGE, "cannot build and not build: --build and --no-build exclude each other")
     loaded = context.load(services)
@@ -88,10 +94,14 @@ def up(
 
         if not pull_first(context, loaded, policy=pull_policy, only_tell=dry_run, form=form):
             return
-    body = msgspec.json.encode(project)
+    from supervisor.cli.grants import collect, request_body
+
+    project, contents = collect(project, getattr(loaded, "variables", os.environ))
+    body = request_body(project, contents)
     base = f"/projects/{project.name}"
     client = context.client
     detach = detach or wait_up
+    renewing = {"renew_volumes": 1 if renew_anon_volumes else None}
     try:
         if dry_run:
             for operation in client.call("POST", f"{base}/plan", body=body):
@@ -100,13 +110,13 @@ def up(
                 else:
                     click.echo(f"{operation['verb']:8} {operation['name']}: {operation['cause']}")
             return
-        failed = _progress(client.stream("POST", f"{base}/up", body=body), form)
+        failed = _progress(client.stream("POST", f"{base}/up", renewing, body), form)
     except UnreachableError:
         if detach or dry_run:
             raise
         from supervisor.cli.foreground import run_foreground
 
-        asyncio.run(run_foreground(context.settings, project))
+        asyncio.run(run_foreground(context.settings, project, contents))
         return
     names = [service.name for service in project.services]
     if wait_up:
@@ -153,12 +163,12 @@ def _wait(client: Client, base: str, names: list[str], timeout_s: float | None, 
 
 
 @click.command()
-@click.option("-v", "--volumes", is_flag=True, help="Its named volumes too.")
+@click.option("-v", "--volumes", is_flag=True, help="Its named and anonymous volumes too.")
 @TIMEOUT
 @project_options
 @click.pass_obj
 def down(context: Context, volumes: bool, timeout: float | None) -> None:
-    """Stop and remove everything of the project, dependents first; named volumes stay without -v."""
+    """Stop and remove everything of the project, dependents first; volumes stay without -v."""
     name = context.project_name()
     query = {"volumes": 1 if volumes else None, "t": timeout}
     gone = failed = False

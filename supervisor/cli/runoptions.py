@@ -61,7 +61,11 @@ _OPTIONS = (
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; or your own value."),
     click.option("--env-file", multiple=True, type=click.Path(), help="Lines of NAME=VALUE."),
     click.option(
-        "-v", "--volume", multiple=True, metavar="[SOURCE:]TARGET[:ro]", help="Path or volume name."
+        "-v",
+        "--volume",
+        multiple=True,
+        metavar="[SOURCE:]TARGET[:OPTIONS]",
+        help="SOURCE: a path, or the name of a volume. OPTIONS: ro, nocopy, z, Z, or a propagation (rslave).",
     ),
     click.option(
         "--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="An empty file system in memory."
@@ -70,8 +74,9 @@ _OPTIONS = (
         "--mount",
         multiple=True,
         metavar="type=TYPE,target=TARGET[,...]",
-        help="bind, volume or tmpfs, with source=, readonly, volume-nocopy, bind-propagation=, tmpfs-size=,"
-        " tmpfs-mode=. A bind's source has to exist.",
+        help="bind, volume or tmpfs, with source=, readonly, volume-nocopy, volume-subpath=, volume-opt=,"
+        " volume-label=, bind-propagation=, bind-recursive=, bind-create-src, tmpfs-size=, tmpfs-mode=. A"
+        " bind's source has to exist without bind-create-src.",
     ),
     click.option("--shm-size", help="Size of /dev/shm: 256m (default: 64m)."),
     click.option("-w", "--workdir", help="Directory that it begins in."),
@@ -203,9 +208,27 @@ def _mount(text: str) -> dict[str, Any]:
             case "readonly" | "ro":
                 made["ReadOnly"] = _truth(value, word) if equals else True
             case "volume-nocopy":
-                made["VolumeOptions"] = {"NoCopy": _truth(value, word) if equals else True}
+                made.setdefault("VolumeOptions", {})["NoCopy"] = _truth(value, word) if equals else True
+            case "volume-subpath" if equals:
+                made.setdefault("VolumeOptions", {})["Subpath"] = value
+            case "volume-driver" if equals:
+                _driver(made)["Name"] = value
+            case "volume-opt" if equals:
+                key, _, setting = value.partition("=")
+                _driver(made).setdefault("Options", {})[key] = setting
+            case "volume-label" if equals:
+                key, _, setting = value.partition("=")
+                made.setdefault("VolumeOptions", {}).setdefault("Labels", {})[key] = setting
             case "bind-propagation" if equals:
-                made["BindOptions"] = {"Propagation": value}
+                made.setdefault("BindOptions", {})["Propagation"] = value
+            case "bind-recursive" if equals:
+                made.setdefault("BindOptions", {}).update(_recursion(value, word))
+            case "bind-nonrecursive":
+                made.setdefault("BindOptions", {})["NonRecursive"] = _truth(value, word) if equals else True
+            case "bind-create-src":
+                made.setdefault("BindOptions", {})["CreateMountpoint"] = (
+                    _truth(value, word) if equals else True
+                )
             case "tmpfs-size" if equals:
                 made.setdefault("TmpfsOptions", {})["SizeBytes"] = _size(value)
             case "tmpfs-mode" if equals:
@@ -217,6 +240,27 @@ def _mount(text: str) -> dict[str, Any]:
     if made["Type"] == "bind" and made.get("Source"):
         made["Source"] = os.path.abspath(made["Source"])  # noqa: PTH100 - links stay as they were written
     return made
+
+
+def _driver(made: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = made.setdefault("VolumeOptions", {})
+    driver: dict[str, Any] = options.setdefault("DriverConfig", {})
+    return driver
+
+
+def _recursion(value: str, word: str) -> dict[str, bool]:
+    """docker/cli opts/mount.go."""
+    match value:
+        case "enabled":
+            return {}
+        case "disabled":
+            return {"NonRecursive": True}
+        case "writable":
+            return {"ReadOnlyNonRecursive": True}
+        case "readonly":
+            return {"ReadOnlyForceRecursive": True}
+        case _:
+            raise ValueError(f"{word!r} is none of enabled, disabled, writable and readonly")
 
 
 def _truth(value: str, word: str) -> bool:

@@ -93,7 +93,10 @@ class Mount:
     """A bind mount, a named or anonymous volume, or a tmpfs inside a service.
 
     source: absolute host path for `bind`; the volume's full name (project_key, or its `name:`) for
-        `volume`; None for an anonymous volume or a tmpfs.
+        `volume`; None for a tmpfs, and for an anonymous volume that has no name yet.
+    anonymous: the supervisor named the volume, and it goes with `rm -v`, `down -v` and `run --rm`.
+    recursive: Compose's bind.recursive. `enabled`: what is mounted below the source comes along, read-only as
+        far as the mount is; `disabled`: it does not; `writable`: it stays as it is; `readonly`: as `enabled`.
     """
 
     type: Literal["bind", "volume", "tmpfs"]
@@ -107,6 +110,8 @@ class Mount:
     tmpfs_size_bytes: int | None = None
     tmpfs_mode: int | None = None
     tmpfs_options: tuple[str, ...] = ()
+    anonymous: bool = False
+    recursive: Literal["enabled", "disabled", "writable", "readonly"] = "enabled"
 
 
 @dataclass(frozen=True, slots=True)

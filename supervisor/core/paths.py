@@ -73,9 +73,19 @@ class Paths:
         """Parent of all instance directories."""
         return f"{self.state_dir}/instances"
 
+    @property
+    def volumes(self) -> str:
+        """Parent of all volumes that have a name (owner: runtime.volumes)."""
+        return f"{self.state_dir}/volumes"
+
     def volume(self, name: str) -> str:
         """Data directory of a named volume."""
-        return f"{self.state_dir}/volumes/{name}/_data"
+        return f"{self.volumes}/{name}/_data"
+
+    @property
+    def contents(self) -> str:
+        """Configs and secrets that are in no file of the user's, by digest (owner: runtime.grants)."""
+        return f"{self.state_dir}/secrets"
 
     @property
     def rootfs_cache(self) -> str:
@@ -131,6 +141,11 @@ class Paths:
     def masks(self) -> str:
         """What the host view hides: a read-only tmpfs for each set of masks (owner: runtime.masklayer)."""
         return f"{self.run_dir}/masks"
+
+    @property
+    def held_mounts(self) -> str:
+        """Volumes with options, configs and secrets, mounted while in use (owner: runtime.heldmounts)."""
+        return f"{self.run_dir}/mounts"
 
 
 _BUILD = "build-"

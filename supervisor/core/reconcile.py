@@ -10,19 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from supervisor.core.grants import FileGrant, changed_contents
 from supervisor.core.graph import waves
 from supervisor.core.model import Project, ServiceSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One instance that is there. `config_hash` is the one that it was made from."""
+    """One instance that is there. `config_hash` and `grants` are what it was made from."""
 
     id: str
     name: str
     service: str
     config_hash: str
     up: bool
+    grants: tuple[FileGrant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ def reconcile(project: Project, hashes: Mapping[str, str], observed: tuple[Obser
             if there is None:
                 operations.append(Operation("create", service, name, "", "it is not there yet"))
             elif there.config_hash != hashes[service]:
-                operations.append(
-                    Operation("recreate", service, name, there.id, "its definition has changed")
-                )
+                contents = changed_contents(there.grants, spec.grants)
+                cause = ", ".join(contents) or "its definition has changed"
+                operations.append(Operation("recreate", service, name, there.id, cause))
             elif not there.up:
                 operations.append(Operation("start", service, name, there.id, "it is down"))
             else:

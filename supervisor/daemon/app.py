@@ -27,11 +27,12 @@ from supervisor.daemon.execs import Execs
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.plans import LaunchPlans
-from supervisor.daemon.projects import Projects
+from supervisor.daemon.projects import Projects, is_down
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
-from supervisor.daemon.state import Boot, StateDatabase
+from supervisor.daemon.state import Boot, StateDatabase, Stored
 from supervisor.daemon.systemd import SystemdError, patience, services_cgroup
+from supervisor.daemon.volumes import Volumes
 from supervisor.kernel import allocator, host
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
@@ -71,6 +72,7 @@ class Daemon:
         self.engine: Engine
         self.projects: Projects
         self.containers: Containers
+        self.volumes: Volumes
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -93,7 +95,11 @@ class Daemon:
         self.engine = Engine(self.database, plans.plan, self._report)
         self.plans = plans
         images = Images(self.paths)
-        self.projects = Projects(self.engine, plans.remove, plans.remove_volume, images, plans.look_again)
+        self.volumes = Volumes(self.engine, self.paths, plans.held)
+        self.projects = Projects(
+            self.engine, plans.remove, self.volumes, plans.grants, images, plans.look_again
+        )
+        self.engine.on_rest = self._on_rest
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
@@ -111,6 +117,7 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        await self._take_over_mounts()
         self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
@@ -230,6 +237,27 @@ class Daemon:
         assert self._launcher is not None
         self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
         return starting
+
+    async def _take_over_mounts(self) -> None:
+        """What an earlier daemon mounted for instances, and kept for them."""
+        up = [e.stored for e in self.engine.entries.values() if not is_down(e.instance)]
+        try:
+            await asyncio.to_thread(self.plans.take_over, up)
+        except OSError as error:
+            self._report(f"cannot unmount what nobody uses: {error.strerror}")
+        await self.projects.sweep_contents()
+
+    def _on_rest(self, entry: Entry) -> None:
+        """What is mounted for one that is down goes, and with it the plan that names it."""
+        if self.plans.held.holds(entry.instance.id):
+            entry.plan = None
+            self._background(self._release(entry.stored))
+
+    async def _release(self, stored: Stored) -> None:
+        try:
+            await asyncio.to_thread(self.plans.release, stored)
+        except OSError as error:
+            self._report(f"cannot unmount what {stored.name} used: {error.strerror}")
 
     async def log_counts(self) -> protocol.LogCounted | None:
         """The log writer's counters as they are from now on; None where nobody answers in time."""

@@ -13,9 +13,11 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
+from supervisor.core.anonymous import name_anonymous
 from supervisor.core.labels import has_label
-from supervisor.core.model import ServiceSpec
+from supervisor.core.model import ServiceSpec, Volume
 from supervisor.core.state import Instance, Resting
 from supervisor.daemon.engine import Engine, Entry, Published
 from supervisor.daemon.images import Images
@@ -24,6 +26,7 @@ from supervisor.daemon.state import Stored
 from supervisor.launcher.protocol import LogCounted
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError
 
 NO_PROJECT = ""
 _DRAIN_S = 0.002
@@ -72,8 +75,10 @@ class Containers:
         self._tasks: set[asyncio.Task[None]] = set()
         engine.subscribers.add(self._on_event)
 
-    async def create(self, spec: ServiceSpec, name: str) -> Entry:
+    async def create(self, spec: ServiceSpec, name: str, volumes: tuple[Volume, ...] = ()) -> Entry:
         """A new instance, not started. name: "" for one at random; `spec.name` is of no account.
+
+        volumes: what is to be known of those that its mounts name, where they are made with it.
 
         Raises NameTakenError, NoImageError, PlanError.
         """
@@ -86,7 +91,10 @@ class Containers:
         instance = Instance(
             secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
         )
-        stored = Stored(instance, spec, NO_PROJECT, 1, spec.name, time.time(), config_hash(spec), "/")
+        named = name_anonymous(spec, None, partial(secrets.token_hex, 32))
+        stored = Stored(
+            instance, named, NO_PROJECT, 1, spec.name, time.time(), config_hash(spec), "/", volumes
+        )
         return self._engine.add(stored)
 
     def rename(self, entry: Entry, name: str) -> None:
@@ -155,8 +163,8 @@ class Containers:
         for look in self.readers.get(entry.instance.id, ()):
             look()
         try:
-            await self._projects.remove(entry)
-        except PrepareError as error:
+            await self._projects.remove(entry, volumes=True)
+        except (PrepareError, VolumeError) as error:
             self._report(f"cannot remove what {entry.stored.name} left: {error}")
 
     def _random_name(self) -> str:

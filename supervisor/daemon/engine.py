@@ -133,6 +133,8 @@ class Engine:
         self.subscribers: set[Callable[[Published], None]] = set()
         self.measures = Measures()
         self.booting: set[str] = set()
+        self.on_rest: Callable[[Entry], None] = lambda _: None
+        """Told of an instance that has come down, before anything else happens to it."""
         self._writer = StateWriter(database, self._current, self._acknowledge, report, self.measures)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -338,6 +340,8 @@ class Engine:
             self._end(
                 entry.instance.id, run, SpawnFailure("prepare", 0, "stopped before it began", 128), None
             )
+            if isinstance(entry.instance.phase, Resting):
+                self.on_rest(entry)  # also of what was prepared since it came down
 
     @staticmethod
     def meta(entry: Entry) -> str:
@@ -369,7 +373,10 @@ class Engine:
     def _set(self, entry: Entry, instance: Instance) -> None:
         if instance is entry.stored.instance:
             return
+        came_down = isinstance(instance.phase, Resting) and not isinstance(entry.instance.phase, Resting)
         entry.stored = replace(entry.stored, instance=instance)
+        if came_down:
+            self.on_rest(entry)
         entry.note_downtime(boottime_s())
         entry.changed.set()
         entry.changed = asyncio.Event()

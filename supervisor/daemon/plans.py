@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.daemon.state import Stored
 from supervisor.kernel import seccomp
-from supervisor.launcher.plan import LaunchPlan, Process
+from supervisor.launcher.plan import LaunchPlan, Process, Step
+from supervisor.runtime.grants import GrantError, GrantStore
+from supervisor.runtime.heldmounts import HeldMounts
 from supervisor.runtime.hostview import HostError, prepare_host
+from supervisor.runtime.localdriver import LocalDriverError, mount_local
 from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.masks import MaskRules
 from supervisor.runtime.plan import exec_process, launch_plan, service_hostname
-from supervisor.runtime.rootfs import prepare_instance, remove_instance
+from supervisor.runtime.rootfs import PrepareError, prepare_instance, remove_instance
 from supervisor.runtime.translate import PlanError, capability_numbers
-from supervisor.runtime.volumes import remove_volume
+from supervisor.runtime.volumes import VolumeError, VolumeRecord, find_volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class LaunchPlans:
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
+        self.held = HeldMounts(paths)
+        self.grants = GrantStore(paths)
         forget_masks(paths, self._masks())
 
     def look_again(self) -> bool:
@@ -55,6 +62,7 @@ class LaunchPlans:
 
     def forget(self) -> None:
         """When no service is up and none will be: leave no mount behind."""
+        self.held.forget()
         forget_masks(self._paths)
 
     def _masks(self) -> list[str]:
@@ -63,16 +71,50 @@ class LaunchPlans:
         ]
 
     def plan(self, stored: Stored) -> LaunchPlan:
-        """Raises PrepareError, PlanError, SeccompError, OSError."""
-        spec = stored.spec
+        """Raises PrepareError, PlanError, SeccompError, OSError.
+
+        What it mounts for the instance stays until `release` of this run or a later one.
+        """
+        try:
+            return self._plan(stored)
+        except (GrantError, LocalDriverError) as error:
+            raise PrepareError(str(error)) from error
+
+    @contextlib.contextmanager
+    def looked_at(self, stored: Stored) -> Iterator[list[Step]]:
+        """The steps of a launch, for who looks at the root of an instance that is down: without its secrets.
+
+        What is mounted for that goes afterwards, unless the instance holds it itself. Raises as `plan`.
+        """
+        instance = stored.instance
+        held = self.held.holds(instance.id)
+        try:
+            yield self.plan(replace(stored, spec=replace(stored.spec, grants=()))).steps
+        finally:
+            if not held:
+                self.held.release(instance.id, instance.run)
+
+    def _plan(self, stored: Stored) -> LaunchPlan:
+        spec, instance, run = stored.spec, stored.instance.id, stored.instance.run
         project = Project(stored.project, stored.working_dir, volumes=stored.volumes)
         prepared = prepare_instance(
-            spec, stored.instance.id, self._paths, project, container_name=stored.name, view=self.view
+            spec,
+            instance,
+            self._paths,
+            project,
+            container_name=stored.name,
+            view=self.view,
+            mount_volume=lambda record: self._mount_volume(record, instance, run),
         )
+        if spec.grants:
+            granted = self.held.hold(
+                _files_of(instance), instance, run, lambda place: self.grants.deliver(spec.grants, place)
+            )
+            prepared = replace(prepared, granted=granted)
         return launch_plan(
             spec,
             prepared,
-            stored.instance.run,
+            run,
             self._paths,
             host=self.view.facts,
             cgroup_base=self._cgroup_base,
@@ -114,6 +156,43 @@ class LaunchPlans:
         """Remove an instance's files. Raises PrepareError."""
         remove_instance(stored.instance.id, self._paths)
 
-    def remove_volume(self, name: str) -> bool:
-        """Remove a named volume; whether it was there. Raises VolumeError."""
-        return remove_volume(name, self._paths)
+    # --- what is mounted for an instance --------------------------------------------------------
+    def release(self, stored: Stored) -> None:
+        """The instance is down: what only it held is unmounted, and its plan is void. Raises OSError."""
+        self.held.release(stored.instance.id, stored.instance.run)
+
+    def take_over(self, up: Iterable[Stored]) -> None:
+        """At a start of the daemon: these are up or on their way; what is mounted for others goes.
+
+        Raises OSError.
+        """
+        holders: dict[str, dict[str, int]] = {}
+        for stored in up:
+            instance, run = stored.instance.id, stored.instance.run
+            if stored.spec.grants:
+                holders[_files_of(instance)] = {instance: run}
+            for mount in stored.spec.mounts:
+                if mount.type == "volume" and mount.source is not None and self._has_options(mount.source):
+                    holders.setdefault(_volume(mount.source), {})[instance] = run
+        self.held.take_over(holders)
+
+    def _has_options(self, volume: str) -> bool:
+        try:
+            record = find_volume(volume, self._paths)
+        except VolumeError:
+            return False
+        return record is not None and bool(record.options)
+
+    def _mount_volume(self, record: VolumeRecord, instance: str, run: int) -> str:
+        options = dict(record.options)
+        return self.held.hold(
+            _volume(record.name), instance, run, lambda place: mount_local(record.name, options, place)
+        )
+
+
+def _files_of(instance: str) -> str:
+    return f"files-{instance}"
+
+
+def _volume(name: str) -> str:
+    return f"volume-{name}"

@@ -19,8 +19,17 @@ from supervisor.launcher.ahead import NOTHING, Ahead, Made
 from supervisor.launcher.program import Jump, Program, Writer
 from supervisor.launcher.steps import STAGES, StepError, describe
 
-_PRIVATE = (None, "private", "rprivate")
-_SLAVE = ("slave", "rslave")
+_PROPAGATIONS = {
+    None: sc.MS_PRIVATE,
+    "private": sc.MS_PRIVATE,
+    "rprivate": sc.MS_PRIVATE,
+    "slave": sc.MS_SLAVE,
+    "rslave": sc.MS_SLAVE,
+    "shared": sc.MS_SHARED,
+    "rshared": sc.MS_SHARED,
+}
+_SHARED = ("shared", "rshared")
+_OF_ONE = ("private", "slave", "shared")
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -208,19 +217,49 @@ class _Root:
         return made
 
     def _bind(self, step: plan.Bind) -> int:
-        if step.propagation not in (*_PRIVATE, *_SLAVE):
-            raise StepError(
-                "mount",
-                0,
-                f"cannot bind {step.source} with propagation {step.propagation}: services share no"
-                " mounts back with the host; use rslave",
-            )
-        made = self._tree(sc.AT_FDCWD, step.source, recursive=step.recursive)
-        attributes = (0 if step.dev else sc.MOUNT_ATTR_NODEV) | (
-            sc.MOUNT_ATTR_RDONLY if step.read_only else 0
+        shared = step.propagation in _SHARED
+        if shared:
+            made = self._host_tree(step)
+        elif step.subpath:
+            made = self._part(step)
+        else:
+            made = self._tree(sc.AT_FDCWD, step.source, recursive=step.recursive)
+        nodev = 0 if step.dev else sc.MOUNT_ATTR_NODEV
+        read_only = sc.MOUNT_ATTR_RDONLY if step.read_only else 0
+        if step.propagation not in _PROPAGATIONS:
+            raise StepError("mount", 0, f"cannot bind {step.source}: no propagation {step.propagation!r}")
+        propagation = _PROPAGATIONS[step.propagation]
+        top = step.propagation in _OF_ONE or step.top_only
+        self._attributes(made, nodev | (0 if step.top_only else read_only), 0 if top else propagation)
+        if top:
+            # Of it alone. What is mounted below is what it is in the launcher's namespace: a slave.
+            self._attributes(made, read_only, propagation if step.propagation in _OF_ONE else 0, only=True)
+            if step.propagation not in _OF_ONE:
+                self._attributes(made, 0, propagation)
+        return made
+
+    def _part(self, step: plan.Bind) -> int:
+        """A part of what somebody else may write: found by descriptor, so that it cannot change meanwhile."""
+        writer = self.writer
+        source, part = writer.register(), writer.register()
+        path = writer.text(step.source)
+        writer.call(
+            "openat2", sc.AT_FDCWD, path, self._directory, _HOW, note=f"openat2({step.source})", into=source
         )
-        propagation = sc.MS_SLAVE if step.propagation in _SLAVE else sc.MS_PRIVATE
-        self._attributes(made, attributes, propagation)
+        how = writer.bytes(
+            bytes(sc.OpenHow(os.O_PATH | os.O_CLOEXEC, 0, sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS))
+        )
+        note = f"subpath {step.subpath} of the volume"
+        writer.call("openat2", source, writer.text(step.subpath), how, _HOW, note=note, into=part)
+        return self._tree(part, "", recursive=step.recursive)
+
+    def _host_tree(self, step: plan.Bind) -> int:
+        """A detached copy of a mount as the host has it: a peer of it, not a slave."""
+        made = self.writer.register()
+        pid, _, inode = step.namespace.partition(":")
+        path, note = self.writer.text(step.source), f"open_tree({step.source} of the host)"
+        recursive = int(step.recursive)
+        self.writer.call("host_tree", path, recursive, int(pid or 0), int(inode or 0), note=note, into=made)
         return made
 
     def _mount(self, step: plan.Mount) -> None:
@@ -271,14 +310,16 @@ class _Root:
         )
         return made
 
-    def _attributes(self, where: int, attributes: int, propagation: int, *, path: str = "") -> None:
-        """Add attributes: to a mount and every mount below it, or (with a path) to that one."""
+    def _attributes(
+        self, where: int, attributes: int, propagation: int, *, path: str = "", only: bool = False
+    ) -> None:
+        """Add attributes: to a mount and every mount below it, or (with a path, or only) to that one."""
         value = bytes(sc.MountAttr(attributes, 0, propagation, 0))
         self.writer.call(
             "mount_setattr",
             where,
             self.writer.text(path),
-            0 if path else sc.AT_EMPTY_PATH | sc.AT_RECURSIVE,
+            0 if path else sc.AT_EMPTY_PATH | (0 if only else sc.AT_RECURSIVE),
             self.writer.bytes(value),
             len(value),
             note=f"mount_setattr({path}, {attributes:#x})",
@@ -353,11 +394,11 @@ class _Root:
     # --- the root as a whole --------------------------------------------------------------------
     def _pivot(self) -> None:
         writer = self.writer
-        dot, slash, none = writer.text("."), writer.text("/"), writer.text("none")
+        dot, slash = writer.text("."), writer.text("/")
         writer.call("fchdir", self.root, note="fchdir(root)")
         writer.call("pivot_root", dot, dot, note="pivot_root(., .)")
-        # The old root is mounted over ours now; what happens to it must not reach the host.
-        writer.call("mount", none, dot, 0, sc.MS_SLAVE | sc.MS_REC, 0, note="mount(none, .)")
+        # The old root is mounted over ours now. It is a slave since the beginning, so that its end
+        # does not reach the host; mount(2) would find ours by this name, whose mounts are as they should be.
         writer.call("umount2", dot, sc.MNT_DETACH, note="umount2(.)")
         writer.call("chdir", slash, note="chdir(/)")
         self._root = writer.register()

@@ -52,6 +52,10 @@ _NESTED = {
     for kind, fields in _HOLDERS.items()
 }
 
+_ADDED: dict[Any, int] = {plan.Bind: 6}
+"""How many fields were first: of later ones only what is used is sent, so that an earlier launcher
+goes on."""
+
 
 def encode(message: Any) -> bytes:
     """The bytes of a message or a plan."""
@@ -61,7 +65,12 @@ def encode(message: Any) -> bytes:
 
 
 def _pack(message: Any) -> list[Any]:
-    packed = [type(message).__name__, *message]
+    kind = type(message)
+    packed = [kind.__name__, *message]
+    if kind in _ADDED:
+        names, defaults = kind._fields, kind._field_defaults
+        while len(packed) > _ADDED[kind] + 1 and packed[-1] == defaults[names[len(packed) - 2]]:
+            packed.pop()
     for place, many in _NESTED.get(type(message), ()):
         field = message[place]
         packed[place + 1] = [_pack(item) for item in field] if many else _pack(field)

@@ -30,6 +30,10 @@ class Bind(NamedTuple):
     """Bind `source` at `target`, creating the mount point (a file or a directory, as the source is).
 
     `dev` leaves device nodes usable: only for the nodes of /dev themselves and for privileged services.
+    `subpath` is a part of the source, where a link that leads out of it is an error. `top_only`: `read_only`
+    is for the mount itself, and what is mounted below it stays as it is. `propagation`: as in mount(8);
+    `shared` and `rshared` take the source from `namespace`, the mount namespace of a process that is in the
+    host's: its pid, a colon, and the namespace's inode. It has to be on a shared mount there.
     """
 
     source: str
@@ -38,6 +42,9 @@ class Bind(NamedTuple):
     recursive: bool = False
     dev: bool = False
     propagation: str | None = None
+    subpath: str = ""
+    top_only: bool = False
+    namespace: str = ""
 
 
 class Mount(NamedTuple):

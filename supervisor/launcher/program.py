@@ -24,7 +24,7 @@ ROW = struct.Struct("=hhQhh6q")
 REGISTER = -1_000
 ARENA_BYTES = 1 << 18
 
-SPECIAL = ("is_null", "make_directory", "make_like", "make_new", "mask", "write", "chown")
+SPECIAL = ("is_null", "make_directory", "make_like", "make_new", "mask", "write", "chown", "host_tree")
 """What is no single call: see the functions of these names in `launcher.perform`."""
 
 NAMES = (*sc.CALLS, *SPECIAL)

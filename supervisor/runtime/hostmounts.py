@@ -56,11 +56,13 @@ _PSEUDO = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class HostMount:
-    """One line of /proc/self/mountinfo."""
+    """One line of /proc/self/mountinfo. shared, slave: how events of mounts go from it, and come to it."""
 
     target: str
     fstype: str
     source: str
+    shared: bool = False
+    slave: bool = False
 
     @property
     def layerable(self) -> bool:
@@ -86,7 +88,10 @@ def parse_mountinfo(text: str) -> list[HostMount]:
         fields, rest = before.split(" "), after.split(" ")
         target = _unescaped(fields[4])
         mounts.pop(target, None)
-        mounts[target] = HostMount(target, rest[0], _unescaped(rest[1]))
+        words = [word.partition(":")[0] for word in fields[6:]]
+        mounts[target] = HostMount(
+            target, rest[0], _unescaped(rest[1]), shared="shared" in words, slave="master" in words
+        )
     return list(mounts.values())
 
 

@@ -142,6 +142,7 @@ def _facts(mounts: list[HostMount]) -> HostFacts:
         capabilities=frozenset(number for number in range(held.bit_length()) if held >> number & 1),
         dev_directories=frozenset(name for name in ("pts", "shm", "mqueue") if os.path.isdir(f"/dev/{name}")),
         open_files=OPEN_FILES[1] if most == resource.RLIM_INFINITY else min(most, OPEN_FILES[1]),
+        mount_namespace=f"{os.getpid()}:{os.stat('/proc/self/ns/mnt').st_ino}",
     )
 
 

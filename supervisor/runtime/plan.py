@@ -71,6 +71,7 @@ class HostFacts:
     capabilities: numbers of those that the launcher has.
     dev_directories: which of the directories pts, shm and mqueue the host's /dev has.
     open_files: the most descriptors that a process may be allowed here.
+    mount_namespace: `PID:INODE` of a process in the host's, and of that namespace.
     """
 
     hostname: str
@@ -78,6 +79,7 @@ class HostFacts:
     capabilities: frozenset[int]
     dev_directories: frozenset[str] = frozenset(("pts", "shm", "mqueue"))
     open_files: int = OPEN_FILES[1]
+    mount_namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class PreparedInstance:
 
     lowers: layers of the root, topmost first. host_view: /run is a fresh tmpfs.
     sources: host directory behind each volume, by target. tmpfs_modes: mode of the directory that a tmpfs
-    hides, by target (absent: there is none).
+    hides, by target (absent: there is none). granted: a directory with the file of each grant, by number.
     """
 
     instance_id: str
@@ -114,6 +116,7 @@ class PreparedInstance:
     submounts: tuple[Submount, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     tmpfs_modes: Mapping[str, int] = field(default_factory=dict)
+    granted: str = ""
 
 
 def service_hostname(spec: model.ServiceSpec, instance_id: str, host: HostFacts) -> str:
@@ -244,7 +247,8 @@ def _environment(
 def _steps(spec: model.ServiceSpec, prepared: PreparedInstance, host: HostFacts) -> list[plan.Step]:
     mounts = sorted(spec.mounts, key=lambda mount: _depth(_target(mount.target)))
     taken = {_target(mount.target) for mount in mounts}
-    if len(taken) != len(mounts):
+    granted = [_target(grant.target) for grant in spec.grants]
+    if len({*taken, *granted}) != len(mounts) + len(granted):
         raise PlanError(f"cannot mount in service {spec.name}: duplicate mount point; write each target once")
     steps: list[plan.Step] = [
         plan.Overlay("/", list(prepared.lowers), prepared.files.upper, prepared.files.work),
@@ -252,8 +256,12 @@ def _steps(spec: model.ServiceSpec, prepared: PreparedInstance, host: HostFacts)
     steps += [_submount_step(submount) for submount in prepared.submounts]
     steps += _system_mounts(spec, prepared, host, taken)
     steps += _etc_files(prepared, taken)
-    steps += [_mount_step(mount, prepared, privileged=spec.privileged) for mount in mounts]
+    steps += [_mount_step(mount, prepared, host, privileged=spec.privileged) for mount in mounts]
     steps += _device_steps(spec)
+    steps += [
+        plan.Bind(f"{prepared.granted}/{number}", target, read_only=True)
+        for number, target in enumerate(granted)
+    ]
     steps.append(plan.Pivot())
     steps += sysctl_steps(spec.sysctls, spec.network_mode, privileged=spec.privileged)
     if not spec.privileged:
@@ -321,28 +329,55 @@ def _etc_files(prepared: PreparedInstance, taken: set[str]) -> list[plan.Step]:
     ]
 
 
-def _mount_step(mount: model.Mount, prepared: PreparedInstance, *, privileged: bool) -> plan.Step:
+def _mount_step(
+    mount: model.Mount, prepared: PreparedInstance, host: HostFacts, *, privileged: bool
+) -> plan.Step:
     target = _target(mount.target)
-    if mount.subpath:
-        raise PlanError(
-            f"cannot mount {mount.source} at {target}: subpath is not supported yet; mount the whole volume"
-        )
     match mount.type:
         case "tmpfs":
             return tmpfs_mount(mount, target, prepared.tmpfs_modes.get(mount.target))
         case "bind":
             if not mount.source:
                 raise PlanError(f"cannot mount at {target}: a bind mount needs a source")
+            if mount.recursive == "readonly" and not mount.read_only:
+                raise PlanError(
+                    f"cannot mount {mount.source} at {target}: recursive: readonly needs read_only: true"
+                )
             return plan.Bind(
                 mount.source,
                 target,
                 read_only=mount.read_only,
-                recursive=True,
+                recursive=mount.recursive != "disabled",
                 dev=privileged,
                 propagation=mount.propagation,
+                top_only=mount.recursive == "writable",
+                namespace=_namespace(mount, host),
             )
         case "volume":
-            return plan.Bind(prepared.sources[mount.target], target, read_only=mount.read_only)
+            return plan.Bind(
+                prepared.sources[mount.target],
+                target,
+                read_only=mount.read_only,
+                recursive=True,
+                subpath=_subpath(mount, target),
+            )
+
+
+def _namespace(mount: model.Mount, host: HostFacts) -> str:
+    return host.mount_namespace if mount.propagation in ("shared", "rshared") else ""
+
+
+def _subpath(mount: model.Mount, target: str) -> str:
+    """The normal form of a volume's subpath. Links in it are the launcher's to follow, or not to."""
+    if not mount.subpath:
+        return ""
+    clean = posixpath.normpath(mount.subpath)
+    if clean.startswith(("/", "../")) or clean == ".." or "\0" in clean:
+        raise PlanError(
+            f"cannot mount {mount.source} at {target}: subpath {mount.subpath!r} leads out of the volume;"
+            " write a relative path"
+        )
+    return "" if clean == "." else clean
 
 
 def _device_steps(spec: model.ServiceSpec) -> list[plan.Step]:

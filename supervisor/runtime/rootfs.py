@@ -22,11 +22,13 @@ from supervisor.image.archive import unpack_cached
 from supervisor.image.layerstack import LayerStack, make_directories, without_repeats
 from supervisor.image.unpacking import ArchiveError
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
+from supervisor.runtime.hostmounts import mount_of, parse_mountinfo
 from supervisor.runtime.hostview import HostView
 from supervisor.runtime.masks import BOUND_FILES
 from supervisor.runtime.plan import PreparedInstance, Submount, service_hostname
-from supervisor.runtime.volumes import VolumeError, fill_volume, volume_directory
+from supervisor.runtime.volumes import MountVolume, VolumeError, fill_volume, volume_directory
 
+_PROPAGATES = ("shared", "rshared", "slave", "rslave")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -42,10 +44,12 @@ def prepare_instance(
     *,
     container_name: str,
     view: HostView,
+    mount_volume: MountVolume | None = None,
 ) -> PreparedInstance:
     """Set an instance up, or find it set up. Idempotent; safe for a running instance. Raises PrepareError.
 
-    Makes its writable layers, /etc files, volumes and bind sources, and unpacks its root.
+    Makes its writable layers, /etc files, volumes and bind sources, and unpacks its root. mount_volume: for
+    volumes with options.
     """
     if not _ID.fullmatch(instance_id):
         raise PrepareError(f"cannot use instance id {instance_id!r}: only letters, digits, '_', '.' and '-'")
@@ -64,7 +68,7 @@ def prepare_instance(
         if record is None:
             _fill_upper(spec, lowers, files, submounts)
         fresh = LayerStack((files.upper, *lowers)) if record is None else None
-        sources = _volumes(spec, files, paths, project, fresh)
+        sources = _volumes(spec, files, paths, project, fresh, mount_volume)
         _bind_sources(spec)
         write_etc_files(files.etc, etc_files(hostname, spec.network_mode), keep=True)
         if record is None:
@@ -185,20 +189,24 @@ def _volumes(
     paths: Paths,
     project: model.Project,
     fresh: LayerStack | None,
+    mount_volume: MountVolume | None,
 ) -> dict[str, str]:
-    declared = {volume.name: volume for volume in project.volumes}
     sources = {}
     for mount in spec.mounts:
         if mount.type == "volume":
-            sources[mount.target] = volume_directory(mount, files, paths, declared)
-            if fresh is not None and not mount.nocopy:
+            sources[mount.target] = volume_directory(mount, files, paths, project, mount_volume)
+            if fresh is not None and not mount.nocopy and not mount.subpath:
                 fill_volume(sources[mount.target], fresh, mount.target)
     return sources
 
 
 def _bind_sources(spec: model.ServiceSpec) -> None:
     for mount in spec.mounts:
-        if mount.type != "bind" or mount.source is None or os.path.exists(mount.source):
+        if mount.type != "bind" or mount.source is None:
+            continue
+        if os.path.exists(mount.source):
+            if mount.propagation in _PROPAGATES:
+                _check_propagation(mount.source, mount.propagation)
             continue
         if not mount.create_host_path or os.path.lexists(mount.source):
             raise PrepareError(
@@ -206,6 +214,19 @@ def _bind_sources(spec: model.ServiceSpec) -> None:
                 " bind.create_host_path"
             )
         os.makedirs(mount.source, 0o755)
+
+
+def _check_propagation(source: str, propagation: str) -> None:
+    """As moby: what cannot come about is an error. Raises PrepareError."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        on = mount_of(os.path.realpath(source), parse_mountinfo(file.read()))
+    if on is None or on.shared or (on.slave and propagation.endswith("slave")):
+        return
+    raise PrepareError(
+        f"cannot mount {source} with propagation {propagation}: it is on {on.target}, which is no"
+        f" {'slave or ' if propagation.endswith('slave') else ''}shared mount;"
+        f" `mount --make-shared {on.target}` on the host first"
+    )
 
 
 def _fill_upper(

@@ -107,7 +107,7 @@ def _with_root(steps: Sequence[plan.Step], place: str, work: Callable[[int], Res
                 case plan.Overlay(target=target):
                     _place(root, _overlay(step, place), target)
                 case plan.Bind(target=target) if not f"{target}/".startswith("/dev/"):
-                    bound = mounts.tree(sc.AT_FDCWD, step.source, recursive=step.recursive)
+                    bound = _tree(step)
                     read_only = sc.MOUNT_ATTR_RDONLY if step.read_only else 0
                     mounts.set_attributes(bound, _QUIET | read_only, propagation=sc.MS_PRIVATE)
                     _place(root, bound, target)
@@ -117,6 +117,22 @@ def _with_root(steps: Sequence[plan.Step], place: str, work: Callable[[int], Res
     finally:
         if root >= 0:
             os.close(root)
+
+
+def _tree(step: plan.Bind) -> int:
+    """What a launch binds, with the same rule for a subpath; of a shared mount a copy of our own."""
+    if not step.subpath:
+        return mounts.tree(sc.AT_FDCWD, step.source, recursive=step.recursive)
+    source = os.open(step.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        within = sc.RESOLVE_BENEATH | sc.RESOLVE_NO_MAGICLINKS
+        part = sc.openat2(source, step.subpath, os.O_PATH, within)
+    finally:
+        os.close(source)
+    try:
+        return mounts.tree(part, "", recursive=step.recursive)
+    finally:
+        os.close(part)
 
 
 def _place(root: int, mount_fd: int, target: str) -> None:

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcherbench import Bench, root_steps
+from launcherbench import DEFAULT_CAPS, Bench, root_steps
 from test_launcher_runs import scenario
 
-from supervisor.kernel import mounts
+from supervisor.kernel import capabilities, mounts
 from supervisor.launcher import plan, protocol
 
 pytestmark = [
@@ -79,20 +79,64 @@ async def test_binds_keep_their_word(bench: Bench) -> None:
         subprocess.run(["umount", "-l", str(source / "below")], check=True)
 
 
+HERE = f"{os.getpid()}:{os.stat('/proc/self/ns/mnt').st_ino}"
+
+
 @scenario
-async def test_propagation_is_private_slave_or_refused(bench: Bench) -> None:
-    """A service never mounts back into the host: shared is an error that says so."""
+async def test_propagation_is_what_was_asked_for(bench: Bench) -> None:
+    """As mountinfo(5) has it inside: nothing, a slave of the host's mount, or a peer; recursive or not."""
     source = Path(bench.base, "source")
-    source.mkdir()
-    for number, (propagation, code) in enumerate(((None, 0), ("rslave", 0), ("rshared", 128)), 1):
-        steps = with_binds(bench, plan.Bind(str(source), "/x", propagation=propagation))
-        bench.send(protocol.Launch(bench.plan("true", steps=steps, run=number)))
-        if code == 0:
-            assert (await bench.event(protocol.Exited)).code == 0
-        else:
-            failed = await bench.event(protocol.LaunchFailed)
-            assert failed.stage == "mount"
-            assert "rslave" in failed.detail
+    mount_tmpfs(source)
+    try:
+        subprocess.run(["mount", "--make-shared", str(source)], check=True)
+        mount_tmpfs(source / "below")
+        bench.send(protocol.Quit())  # a launcher that knows these mounts, though / may not be shared
+        await bench.until(lambda: bench.lost, "the end of the launcher")
+        await bench.connect()
+        script = "grep ' /x' /proc/self/mountinfo; echo done $0"
+        for number, (word, top, below) in enumerate(
+            (
+                (None, "-", "-"),
+                ("rprivate", "-", "-"),
+                ("rslave", "master", "master"),
+                ("slave", "master", "master"),
+                ("private", "-", "master"),
+                ("rshared", "shared", "shared"),
+                ("shared", "shared", "shared"),
+            ),
+            1,
+        ):
+            bind = plan.Bind(str(source), "/x", recursive=True, propagation=word, namespace=HERE)
+            steps = with_binds(bench, bind)
+            await bench.run("sh", "-c", script, str(number), steps=steps, run=number)
+            text = await bench.says(f"done {number}")
+            rows = [line.split() for line in text.splitlines() if " /x" in line][-2:]
+            kinds = {row[4]: row[6].partition(":")[0] for row in rows}
+            assert kinds == {"/x": top, "/x/below": below}, word
+    finally:
+        subprocess.run(["umount", "-l", str(source)], check=True)
+
+
+@scenario
+async def test_a_shared_bind_goes_both_ways(bench: Bench) -> None:
+    """What a service mounts there is on the host. Of a process that is gone no namespace is entered."""
+    source = Path(bench.base, "source")
+    mount_tmpfs(source)
+    try:
+        subprocess.run(["mount", "--make-shared", str(source)], check=True)
+        (source / "inside").mkdir()
+        bind = plan.Bind(str(source), "/x", recursive=True, propagation="rshared", namespace=HERE)
+        steps = with_binds(bench, bind)
+        caps = [*DEFAULT_CAPS, capabilities.NUMBERS["CAP_SYS_ADMIN"]]
+        script = "mount -t tmpfs tmpfs /x/inside && echo from inside > /x/inside/file"
+        assert (await bench.run("sh", "-c", script, steps=steps, caps=caps)).code == 0
+        assert (source / "inside/file").read_text() == "from inside\n"
+        stale = bind._replace(namespace=f"{os.getpid()}:1")
+        bench.send(protocol.Launch(bench.plan("true", steps=with_binds(bench, stale), run=2)))
+        failed = await bench.event(protocol.LaunchFailed)
+        assert "whoever asked for it is gone" in failed.detail
+    finally:
+        subprocess.run(["umount", "-l", str(source)], check=True)
 
 
 @scenario
