@@ -11,6 +11,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from supervisor.resolver.loop import Loop, Timer
 
@@ -50,12 +51,12 @@ class Listener:
                 data, address = self.udp.recvfrom(_LARGEST_QUERY)
             except OSError:
                 return
-            self._heard(self._instance, data, address, lambda wire, to=address: self._send(wire, to), False)
+            self._heard(self._instance, data, address, partial(self._send, address), False)
 
-    def _send(self, wire: bytes, address: object) -> None:
+    def _send(self, address: tuple[str, int], wire: bytes) -> None:
         if self._open:
             with contextlib.suppress(OSError):  # it does not wait any more, or it will ask again
-                self.udp.sendto(wire, address)  # type: ignore[arg-type]
+                self.udp.sendto(wire, address)
 
     def _accept(self, _: int) -> None:
         if not self._watched:

@@ -72,7 +72,9 @@ class Resolver:
         try:
             match words.get("do"):
                 case "hello":
-                    return [({"is": "hello", "version": protocol.VERSION, "pid": os.getpid()}, [])]
+                    return [
+                        ({"is": "hello", "version": protocol.VERSION, "serial": self._directory.serial}, [])
+                    ]
                 case "counters":
                     return [({"is": "counters", **self.counters()}, [])]
                 case "sockets":
@@ -165,6 +167,11 @@ def harden(cgroup_base: str | None) -> None:
     sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
 
 
+def _report(text: str) -> None:
+    with contextlib.suppress(OSError):  # whoever reads it may have ended
+        os.write(2, f"resolver: {text}\n".encode())
+
+
 def main(arguments: list[str]) -> int:
     """Serve until told to end. Says "ready" on standard output, or why not, and closes it."""
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
@@ -189,7 +196,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
-    loop = Loop(lambda text: print(f"resolver: {text}", file=sys.stderr, flush=True))  # noqa: T201
+    loop = Loop(_report)
     resolver = Resolver(loop, options.get("--resolv-conf", "/etc/resolv.conf"))
     Control(loop, sock, resolver.asked)
     os.write(1, b"ready")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 Key = bytes
 """A name in lower case, without a trailing dot. DNS compares ASCII letters only (RFC 4343)."""
@@ -52,13 +52,9 @@ class Table:
     serial: int = 0
     endpoints: tuple[Endpoint, ...] = ()
 
-    def encode(self) -> bytes:
-        """As JSON, a field a line: people read it, too."""
-        return json.dumps(asdict(self), indent=1).encode()
-
     @staticmethod
     def decode(data: bytes) -> Table:
-        """What `encode` made. Raises ValueError where it is something else."""
+        """From JSON: an object of the fields. Raises ValueError where it is something else."""
         try:
             raw = json.loads(data)
             endpoints = tuple(

@@ -7,7 +7,7 @@ Names as Docker has them: the container's, the service's, the aliases, the host 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from supervisor.core.network import Resolver
@@ -42,7 +42,7 @@ class Member:
     service: str
     memberships: tuple[Membership, ...]
     hostname: str | None = None
-    resolver: Resolver = Resolver()
+    resolver: Resolver = field(default_factory=Resolver)
     serves_dns: bool = False
 
 

@@ -53,7 +53,7 @@ def redirection(udp_port: int, tcp_port: int) -> str:
         "table ip shipkeeper_names\ndelete table ip shipkeeper_names\n"
         "table ip shipkeeper_names {\n"
         "  chain output {\n"
-        "    type nat hook output priority dstnat; policy accept;\n"
+        "    type nat hook output priority -100; policy accept;\n"
         f"{rules}\n"
         "  }\n"
         "}\n"
