@@ -25,7 +25,6 @@ from supervisor.runtime.names import Member, names_table
 from supervisor.runtime.namesockets import Sockets, open_sockets
 
 _RETRY_S = 1.0
-_COUNTS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
