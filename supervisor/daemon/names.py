@@ -54,6 +54,7 @@ class Names:
         self._in_force = 0
         self._fresh: list[str] = []
         self._lock = asyncio.Lock()
+        self._leaving: asyncio.Task[None] | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._closing = False
         self._problems: dict[str, str] = {}
@@ -143,7 +144,7 @@ class Names:
         self._fresh = list(self._held)
         await self._inform(link)
         if before is not None:
-            await before.quit()
+            self._leaving = asyncio.get_running_loop().create_task(before.quit())
 
     async def _inform(self, link: ResolverLink) -> None:
         for at in range(0, len(self._fresh), protocol.PER_PACKET):
@@ -202,6 +203,8 @@ class Names:
             self._replacing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._replacing
+        if self._leaving is not None:
+            await self._leaving
         if end:
             await self._end()
         elif self._link is not None:

@@ -231,13 +231,13 @@ def _nobody(_: bytes) -> None: ...
 
 def _answers(query: Query, number: bytes, data: bytes) -> bool:
     """Whether it is an answer to that question: number, QR, and the question, in whatever case it returns."""
-    return (
+    return bool(
         len(data) >= _HEADER
         and data[:2] == number
         and data[2] & 0x80 == 0x80
         and (
             data[_HEADER : query.end].lower() == query.wire[_HEADER : query.end].lower()
-            # A server that refuses may leave the question out.
-            or (data[4:6] == b"\0\0" and data[3] & 0x0F != 0)
+            # A server that refuses, or has no room, may leave the question out.
+            or (data[4:6] == b"\0\0" and (data[3] & 0x0F or data[2] & 0x02))
         )
     )

@@ -73,6 +73,11 @@ class Listener:
             _Connection(self._loop, self._instance, sock, self._heard, self._connections.discard)
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._connections)
+
     def stop(self) -> None:
         """Hear nothing new. What was asked is still answered."""
         if self._watched:

@@ -137,14 +137,14 @@ class Resolver:
         return [*packets, ({"is": "sockets", "of": [], "more": False}, [])]
 
     def _quit(self) -> None:
-        """Hear nothing new, answer what was asked, end."""
+        """Accept nothing new, answer who has asked or is connected, end."""
         for one in self._listeners.values():
             one.stop()
         self._loop.later(_LAST_WORDS_S, self._end)
         self._end_when_done()
 
     def _end_when_done(self) -> None:
-        if len(self._forwarder):
+        if len(self._forwarder) or any(one.busy for one in self._listeners.values()):
             self._loop.later(0.1, self._end_when_done)
         else:
             self._end()
