@@ -126,25 +126,33 @@ def answer(directory: Directory, instance: str, query: Query, *, tcp: bool) -> b
         called = directory.pointer(instance, packed)
         if called is None:
             return None
-        return _written(query, Code.OK, [_record(_PTR, _name(called))], tcp=tcp)
+        return _written(query, Code.OK, [_head(_PTR, len(data := _name(called))) + data], tcp=tcp)
     v4 = directory.find(instance, query.name, v6=False)
     if v4 is None:
         return None
     records: list[bytes] = []
     if query.kind in (_A, _ANY):
-        records += [_record(_A, packed) for packed in v4]
+        records += [_A_HEAD + packed for packed in v4]
     if query.kind in (_AAAA, _ANY):
         v6 = directory.find(instance, query.name, v6=True)
-        records += [_record(_AAAA, packed) for packed in v6 or ()]
+        records += [_AAAA_HEAD + packed for packed in v6 or ()]
     # A name of ours has no other types, here or elsewhere: empty is the truth, and NXDOMAIN for one type
     # would make a careful program (musl) give the whole name up.
     if len(records) > 1:
-        random.shuffle(records)
+        records.sort(key=_any_order)
     return _written(query, Code.OK, records, tcp=tcp)
 
 
-def _record(kind: int, data: bytes) -> bytes:
-    return _RECORD.pack(_OWNER, kind, _IN, TTL_S, len(data)) + data
+def _head(kind: int, size: int) -> bytes:
+    return _RECORD.pack(_OWNER, kind, _IN, TTL_S, size)
+
+
+_A_HEAD, _AAAA_HEAD = _head(_A, 4), _head(_AAAA, 16)
+
+
+def _any_order(_: bytes) -> float:
+    """A key to sort by: several times faster than `random.shuffle`."""
+    return random.random()  # noqa: S311 - no secret
 
 
 def _written(query: Query, code: Code, records: list[bytes], *, tcp: bool) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import lru_cache
 from typing import Any
 
 OWN_ADDRESS = "127.0.0.11"
@@ -27,6 +28,7 @@ def servers_of(resolv_conf: str) -> list[str]:
     return found[:_MOST]
 
 
+@lru_cache(64)
 def server(text: str) -> Server | None:
     """An address, with a scope for a link-local one; None for what is none."""
     try:

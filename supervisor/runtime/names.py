@@ -102,8 +102,6 @@ def resolv_conf_text(resolver: Resolver, host: str) -> str:
     search, options = _host_words(host)
     if resolver.search:
         search = [] if resolver.search == (".",) else list(resolver.search)
-    elif resolver.domainname:
-        search = [resolver.domainname]
     if resolver.options:
         options = list(resolver.options)
     if not any(option.startswith("ndots:") for option in options):

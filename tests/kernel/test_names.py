@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -52,16 +53,13 @@ def shop(web: Namespace, db: Namespace) -> tuple[Member, Member]:
 
 
 def with_upstream(one: Member, *servers: str) -> Member:
-    """As `dns` of a service; a loopback server is refused there, so it is put past that check."""
-    return replace(one, resolver=_Anywhere(servers=servers))
-
-
-class _Anywhere(Resolver):
-    __slots__ = ()
+    """As `dns` of a service."""
+    return replace(one, resolver=Resolver(servers=servers))
 
 
 @pytest.fixture
 def any_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of these tests are on the loopback, which a service may not name."""
     monkeypatch.setattr("supervisor.runtime.names.check_servers", lambda *_: None)
 
 
@@ -114,18 +112,14 @@ def test_a_family_that_a_name_has_not_is_empty_and_not_an_error(
 
 def test_all_replicas_come_in_any_order(resolver: Resolving, web: Namespace, db: Namespace) -> None:
     one, other = shop(web, db)
-    places = [namespace() for _ in range(3)]
-    spaces = [place.__enter__() for place in places]
-    try:
+    with contextlib.ExitStack() as stack:
+        spaces = [stack.enter_context(namespace()) for _ in range(3)]
         resolver.tell(
             one, other, *(member(at, f"api-{n}", "api", f"10.0.2.{n}") for n, at in enumerate(spaces))
         )
         seen = [tuple(web.addresses("api")) for _ in range(60)]
         assert {tuple(sorted(found)) for found in seen} == {("10.0.2.0", "10.0.2.1", "10.0.2.2")}
         assert len({found[0] for found in seen}) == 3, "each of them is the first at some time"
-    finally:
-        for place in places:
-            place.__exit__(None, None, None)
 
 
 @pytest.mark.usefixtures("any_server")
