@@ -124,13 +124,13 @@ def namespace() -> Iterator[Namespace]:
 class Resolving:
     """The daemon's part, in a loop of its own."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, cgroup_base: str | None = None) -> None:
         self.paths = Paths(directory, directory)
         self.said: list[str] = []
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.names = Names(self.paths, self.said.append, lambda: None)
+        self.names = Names(self.paths, self.said.append, lambda: cgroup_base)
         self.do(self.names.adopt())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:

@@ -18,6 +18,7 @@ import dnslib
 import pytest
 from naming import PATIENCE_S, Namespace, Resolving, member, namespace, resolving
 
+from supervisor.kernel import hierarchies
 from supervisor.resolver import protocol
 
 pytestmark = [
@@ -262,3 +263,20 @@ def test_nothing_is_left_and_nothing_runs_without_endpoints(web: Namespace, tmp_
         assert os.listdir(tmp_path) == []
     made.close(end=True)
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_it_runs_in_a_cgroup_of_its_own_beside_the_services(web: Namespace, tmp_path: Path) -> None:
+    """So that the end of the daemon's unit is not its end, and that nothing of it stays."""
+    setup = hierarchies.detect()
+    if setup.unified is None:
+        pytest.skip("no cgroup v2 is mounted")
+    base = f"skn-{os.getpid()}"
+    made = Resolving(str(tmp_path), base)
+    try:
+        made.tell(member(web, "shop-web-1", "web", "10.0.0.2"))
+        places = Path(f"/proc/{made.pid}/cgroup").read_text()
+        assert f"0::/{base}/resolver" in places
+    finally:
+        made.close(end=True)
+        hierarchies.remove_empty(setup, base)
+    assert not Path(f"{setup.unified}/{base}").exists()
