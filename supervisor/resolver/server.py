@@ -39,6 +39,7 @@ class Resolver:
         self._loop = loop
         self._directory = Directory(Table())
         self._listeners: dict[str, Listener] = {}
+        self._new: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._forwarder = Forwarder(loop, Upstreams(resolv_conf))
         self._queries = self._answered = self._malformed = 0
 
@@ -53,9 +54,8 @@ class Resolver:
                 reply(answer.failure(wire, query))
             return query is not None
         endpoint = self._directory.endpoints.get(instance)
-        if endpoint is None:  # its sockets came before its table
-            reply(answer.refusal(query, answer.Code.SERVER_FAILURE))
-            return True
+        if endpoint is None:  # just gone
+            return False
         found = answer.answer(self._directory, instance, query, tcp=tcp)
         if found is None and endpoint.isolated:
             # At once, and for good: after SERVFAIL a C library asks again until its time is up.
@@ -105,10 +105,12 @@ class Resolver:
         }
 
     def _take(self, names: list[str], fds: list[int]) -> None:
+        """Not heard until the table comes that has them: what waits in them must not be answered without."""
         for number, name in enumerate(names):
-            self._forget(name)
             udp, tcp = (socket.socket(fileno=fd) for fd in fds[2 * number : 2 * number + 2])
-            self._listeners[name] = Listener(self._loop, name, udp, tcp, self.heard)
+            for sock in self._new.pop(name, ()):
+                sock.close()
+            self._new[name] = udp, tcp
 
     def _read(self, fds: list[int]) -> dict[str, Any]:
         try:
@@ -116,8 +118,15 @@ class Resolver:
                 self._directory = Directory(Table.decode(file.read()))
         except (ValueError, OSError, IndexError) as error:  # the one of before goes on
             return {"is": "table", "serial": self._directory.serial, "problem": str(error)}
-        for name in self._listeners.keys() - self._directory.endpoints.keys():
+        for name in self._listeners.keys() - (self._directory.endpoints.keys() - self._new.keys()):
             self._forget(name)
+        for name, (udp, tcp) in self._new.items():
+            if name in self._directory.endpoints:
+                self._listeners[name] = Listener(self._loop, name, udp, tcp, self.heard)
+            else:
+                udp.close()
+                tcp.close()
+        self._new.clear()
         gc.collect()
         return {"is": "table", "serial": self._directory.serial}
 
