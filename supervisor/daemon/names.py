@@ -25,6 +25,8 @@ from supervisor.runtime.names import Member, names_table
 from supervisor.runtime.namesockets import Sockets, open_sockets
 
 _RETRY_S = 1.0
+_QUICK_DEATHS = 5
+"""So many are replaced at once; after that one that dies within `_RETRY_S` of its start is waited out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Names:
         self._in_force = 0
         self._fresh: list[str] = []
         self._lock = asyncio.Lock()
+        self._started_s = 0.0
         self._leaving: asyncio.Task[None] | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._closing = False
@@ -140,11 +143,13 @@ class Names:
         link = await ResolverLink.connect(self._paths.names_socket, self._on_lost)
         if link is None:
             raise ResolverError("cannot use the resolver: it ends as soon as it has started")
-        self._link = link
+        self._link, self._started_s = link, asyncio.get_running_loop().time()
         self._fresh = list(self._held)
+        if before is not None:
+            await before.hush()  # what is asked from now on waits in the sockets for the new one's table
         await self._inform(link)
         if before is not None:
-            self._leaving = asyncio.get_running_loop().create_task(before.quit())
+            self._leaving = asyncio.get_running_loop().create_task(before.gone())
 
     async def _inform(self, link: ResolverLink) -> None:
         for at in range(0, len(self._fresh), protocol.PER_PACKET):
@@ -173,6 +178,8 @@ class Names:
             self._replacing = asyncio.get_running_loop().create_task(self._bring_back())
 
     async def _bring_back(self) -> None:
+        if asyncio.get_running_loop().time() - self._started_s < _RETRY_S and self.lost > _QUICK_DEATHS:
+            await asyncio.sleep(_RETRY_S)
         while not self._closing:
             async with self._lock:
                 if self._link is not None and self._link.version == protocol.VERSION:
@@ -216,7 +223,8 @@ class Names:
     async def _end(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            await link.quit()
+            await link.hush()
+            await link.gone()
         for path in (self._paths.names_socket, self._paths.names_table):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108

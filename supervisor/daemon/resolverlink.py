@@ -116,14 +116,20 @@ class ResolverLink:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    async def quit(self) -> None:
-        """Have it answer what it was asked, and end; wait for that. `on_lost` is not called."""
+    async def hush(self) -> None:
+        """Have it hear nothing more, answer what it was asked, and end; it hears nothing when this returns.
+
+        `on_lost` is not called. `gone` is to follow.
+        """
         self._on_lost = _nothing
-        pidfd = os.dup(self._pidfd) if self._pidfd >= 0 else -1
         with contextlib.suppress(ResolverError):
-            await self.say({"do": "quit"}, [])
-        if pidfd < 0:
+            await self.ask({"do": "quit"})
+
+    async def gone(self) -> None:
+        """Wait for its end, after `hush`; kill it where that takes too long."""
+        if self._pidfd < 0:
             return
+        pidfd = os.dup(self._pidfd)
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await _readable(pidfd)

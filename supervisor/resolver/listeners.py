@@ -1,7 +1,8 @@
 """The sockets of one endpoint: datagrams and connections at 127.0.0.11 inside its network namespace.
 
 They were opened by the daemon, which keeps a second descriptor of each: what is asked while there is no
-resolver waits in them for the next one.
+resolver waits in them for the next one. Two may not hear the same socket: one would take what the other
+answers.
 """
 
 from __future__ import annotations
@@ -48,10 +49,15 @@ class Listener:
             if not self._watched:
                 return
             try:
-                data, address = self.udp.recvfrom(_LARGEST_QUERY)
+                data, address = self.udp.recvfrom(_LARGEST_QUERY, socket.MSG_PEEK)
             except OSError:
                 return
-            self._heard(self._instance, data, address, partial(self._send, address), False)
+            # Taken when it is answered: if we are killed in between, who follows us answers it.
+            try:
+                self._heard(self._instance, data, address, partial(self._send, address), False)
+            finally:
+                with contextlib.suppress(OSError):
+                    self.udp.recv(1)
 
     def _send(self, address: tuple[str, int], wire: bytes) -> None:
         if self._open:

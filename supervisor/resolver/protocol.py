@@ -1,11 +1,13 @@
 """What daemon and resolver say to each other: JSON and descriptors in packets of a SOCK_SEQPACKET socket.
 
     daemon      hello | counters | give | quit | sockets of=[..] + 2 descriptors each | table + 1 descriptor
-    resolver    hello version serial | counters .. | sockets of=[..] more + 2 each | table serial [problem]
+    resolver    hello version serial | counters .. | sockets of=[..] more + 2 each | quit
+                table serial [problem]
 
 `sockets` are the two of each instance, UDP and TCP, bound in its network namespace; `give` asks for copies of
 all. A table is a file, so that it may be of any size; the answer comes when the table is in force, so
-that a service can be started after its name is known. The daemon owns the order: sockets, then the table.
+that a service can be started after its name is known. The daemon owns the order: sockets, then the table,
+and with it they are heard. `quit` is answered when nothing more is heard; the process ends when all is answered.
 """
 
 from __future__ import annotations

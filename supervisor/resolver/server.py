@@ -86,6 +86,7 @@ class Resolver:
                     return self._give()
                 case "quit":
                     self._quit()
+                    return [({"is": "quit"}, [])]
         finally:
             protocol.close(fds)
         return []
