@@ -18,6 +18,8 @@ from supervisor.launcher.bootstrap import PACKAGE_ROOT
 from supervisor.resolver import protocol
 
 _PATIENCE_S = 10.0
+_ANSWERS = {"give": "sockets"}
+"""What a request is answered with, where that is not called the same."""
 
 
 class ResolverError(Exception):
@@ -94,9 +96,14 @@ class ResolverLink:
     async def ask(
         self, words: dict[str, Any], fds: list[int] | None = None
     ) -> tuple[dict[str, Any], list[int]]:
-        """Send, and wait for one packet; its descriptors are the caller's. Raises ResolverError."""
+        """Send, and wait for the answer; its descriptors are the caller's. Raises ResolverError."""
         await self.say(words, fds or [])
-        return await self.hear()
+        wanted = _ANSWERS.get(words["do"], words["do"])
+        while True:
+            answer, given = await self.hear()
+            if answer.get("is") == wanted:
+                return answer, given
+            protocol.close(given)  # to somebody who was cancelled while waiting
 
     async def hear(self) -> tuple[dict[str, Any], list[int]]:
         """The next packet. Raises ResolverError; a resolver that says nothing is killed, to be replaced."""

@@ -7,7 +7,8 @@
 `sockets` are the two of each instance, UDP and TCP, bound in its network namespace; `give` asks for copies of
 all. A table is a file, so that it may be of any size; the answer comes when the table is in force, so
 that a service can be started after its name is known. The daemon owns the order: sockets, then the table,
-and with it they are heard. `quit` is answered when nothing more is heard; the process ends when all is answered.
+and with it they are heard. `quit` is answered when nothing more is heard; the process ends when all is
+answered.
 """
 
 from __future__ import annotations
