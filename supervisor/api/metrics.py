@@ -29,6 +29,7 @@ async def _collect(daemon: Daemon) -> bytes:
     daemon.engine.measures.loop_lag.observe(loop.time() - before)
     places = [(entry.instance.id, entry.cgroup) for entry in daemon.engine.entries.values()]
     counted = await daemon.log_counts()
+    named = await daemon.names.counters()
     used = await asyncio.to_thread(usages, daemon.cgroups, places)
     logs: dict[str, dict[str, tuple[int, int]]] = {}
     for name, stream, count, lost in [] if counted is None else counted.streams:
@@ -38,7 +39,7 @@ async def _collect(daemon: Daemon) -> bytes:
     await asyncio.to_thread(importlib.import_module, "supervisor.daemon.metrics")
     from supervisor.daemon.metrics import snapshot
 
-    taken = snapshot(daemon.engine, time.time(), used, logs, restarts)
+    taken = snapshot(daemon.engine, time.time(), used, logs, restarts, named, daemon.names.lost)
     return await asyncio.to_thread(_text, taken)
 
 

@@ -108,6 +108,16 @@ class Paths:
         return f"{self.run_dir}/launcher.sock"
 
     @property
+    def names_socket(self) -> str:
+        """SOCK_SEQPACKET (owner: resolver)."""
+        return f"{self.run_dir}/names.sock"
+
+    @property
+    def names_table(self) -> str:
+        """What the resolver answers, JSON (owner: daemon)."""
+        return f"{self.run_dir}/names.json"
+
+    @property
     def log_socket(self) -> str:
         """SOCK_SEQPACKET (owner: log writer)."""
         return f"{self.run_dir}/log.sock"

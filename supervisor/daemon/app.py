@@ -26,6 +26,7 @@ from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
+from supervisor.daemon.names import Names
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects, is_down
 from supervisor.daemon.settings import Settings
@@ -77,6 +78,7 @@ class Daemon:
         self.cgroups: CgroupSetup
         self.execs = Execs()
         self.inputs = Inputs()
+        self.names = Names(self.paths, report, lambda: self.cgroup_base)
         self.ready = False
 
     async def start(self) -> None:
@@ -101,6 +103,7 @@ class Daemon:
         )
         self.engine.on_rest = self._on_rest
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
+        await self.names.adopt()
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
             name = stored.instance.id
@@ -157,6 +160,7 @@ class Daemon:
             isinstance(entry.instance.phase, Starting | Running | Stopping)
             for entry in self.engine.entries.values()
         )
+        await self.names.close(end=not up)
         if up:
             launcher.close()
             return

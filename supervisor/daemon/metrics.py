@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, generate_latest
@@ -29,6 +29,7 @@ STATES = ("created", "running", "paused", "stopping", "restarting", "exited")
 _TRIGGERS = ("exit", "oom", "manual", "boot")
 _REASONS = ("success", "error", "signal", "oom", "stopped", "spawn")
 _OUTCOMES = ("adopted", "restarted", "lost")
+_ANSWERS = ("answered", "forwarded", "limited", "malformed")
 _CAUSES = ("supervisor_restart", "host_reboot")
 
 LogCounts = Mapping[str, Mapping[str, tuple[int, int]]]
@@ -54,12 +55,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that a collection needs. boot_offset_s: wall clock minus CLOCK_BOOTTIME."""
+    """Everything that a collection needs. boot_offset_s: wall clock minus CLOCK_BOOTTIME.
+
+    names: the resolver's counters, empty where there is none.
+    """
 
     samples: tuple[Sample, ...]
     measures: Measures
     boot_offset_s: float
     log_writer_restarts: int
+    names: Mapping[str, int] = field(default_factory=dict)
+    resolver_losses: int = 0
 
 
 def snapshot(
@@ -68,6 +74,8 @@ def snapshot(
     usages: Mapping[str, Usage] | None = None,
     logs: LogCounts | None = None,
     log_writer_restarts: int = 0,
+    names: Mapping[str, int] | None = None,
+    resolver_losses: int = 0,
 ) -> Snapshot:
     """Taken in the event loop; may be read anywhere. usages: by instance id."""
     measures = engine.measures.freeze()
@@ -94,7 +102,9 @@ def snapshot(
                 (logs or {}).get(name, {}),
             )
         )
-    return Snapshot(tuple(samples), measures, now_wall - now_s, log_writer_restarts)
+    return Snapshot(
+        tuple(samples), measures, now_wall - now_s, log_writer_restarts, names or {}, resolver_losses
+    )
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -273,11 +283,21 @@ class _Supervisor(Collector):
             ("orphans_reaped", "Runs of no known service that were ended.", measures.orphans),
             ("launcher_losses", "Times that the launcher died.", measures.launchers_lost),
             ("log_writer_restarts", "Times that the log writer died.", self._taken.log_writer_restarts),
+            ("resolver_losses", "Times that the resolver died.", self._taken.resolver_losses),
+            (
+                "resolver_failures",
+                "Questions for names that no server beyond the networks answered.",
+                self._taken.names.get("failed", 0),
+            ),
             ("state_write_failures", "Failed writes of the state.", measures.state_write_failures),
         ):
             family = _counter(name, text)
             family.add_metric([], count)
             yield family
+        queries = _counter("resolver_queries", "Questions for names, since the resolver's start.", "outcome")
+        for outcome in _ANSWERS:
+            queries.add_metric([outcome], self._taken.names.get(outcome, 0))
+        yield queries
         written = _gauge("state_last_write_timestamp_seconds", "When the state was last stored.")
         if measures.state_written_wall is not None:
             written.add_metric([], measures.state_written_wall)

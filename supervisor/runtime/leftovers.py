@@ -15,7 +15,7 @@ from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.runtime.hostmounts import HostMount
 
 # Below the base of all cgroups, beside those of the instances.
-_OWN_CGROUPS = frozenset(("launcher", "daemon", "logwriter", "log-writer"))
+_OWN_CGROUPS = frozenset(("launcher", "daemon", "logwriter", "log-writer", "resolver"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,91 @@
+"""Sockets of the resolver inside network namespaces, opened by a thread that enters them and ends.
+
+A network namespace is a thread's own: the thread that was in one never does anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+
+from supervisor.kernel import syscalls as sc
+from supervisor.resolver.table import Endpoint
+from supervisor.resolver.upstream import OWN_ADDRESS
+
+_FREEBIND = 15  # IP_FREEBIND, linux/in.h: before the loopback device is up, too
+_BACKLOG = 32
+
+Sockets = tuple[int, int]
+"""Descriptors of a UDP socket and of a listening TCP socket."""
+
+
+def open_sockets(endpoints: Sequence[Endpoint]) -> dict[str, Sockets | OSError]:
+    """For each instance the sockets at 127.0.0.11, the caller's; or why not. Waits for the thread."""
+    found: dict[str, Sockets | OSError] = {}
+
+    def work() -> None:
+        for one in endpoints:
+            try:
+                found[one.instance] = _enter_and_open(one)
+            except OSError as error:
+                found[one.instance] = error
+
+    thread = threading.Thread(target=work, name="names")
+    thread.start()
+    thread.join()
+    return found
+
+
+def redirection(udp_port: int, tcp_port: int) -> str:
+    """nft rules that bring port 53 of our address to other ports of it.
+
+    For a service that serves DNS itself: a socket at 127.0.0.11:53 would keep it from binding port 53 of all
+    its addresses. Connection tracking costs something for each packet, so others go without.
+    """
+    rules = "\n".join(
+        f"    ip daddr {OWN_ADDRESS} {kind} dport 53 dnat to {OWN_ADDRESS}:{port}"
+        for kind, port in (("udp", udp_port), ("tcp", tcp_port))
+    )
+    return (
+        "table ip shipkeeper_names\ndelete table ip shipkeeper_names\n"
+        "table ip shipkeeper_names {\n"
+        "  chain output {\n"
+        "    type nat hook output priority -100; policy accept;\n"
+        f"{rules}\n"
+        "  }\n"
+        "}\n"
+    )
+
+
+def _enter_and_open(endpoint: Endpoint) -> Sockets:
+    namespace = os.open(endpoint.netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sc.setns(namespace, sc.CLONE_NEWNET)
+    finally:
+        os.close(namespace)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        for sock in (udp, tcp):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_IP, _FREEBIND, 1)
+            sock.setblocking(False)  # of the socket, so of all descriptors of it
+            sock.bind((OWN_ADDRESS, endpoint.port))
+        tcp.listen(_BACKLOG)
+        if not endpoint.port:
+            _redirect(udp.getsockname()[1], tcp.getsockname()[1])
+        return udp.detach(), tcp.detach()
+
+
+def _redirect(udp_port: int, tcp_port: int) -> None:
+    """A child is in the network namespace of the thread that starts it."""
+    done = subprocess.run(
+        ["nft", "-f", "-"],
+        input=redirection(udp_port, tcp_port),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(0, f"cannot redirect port 53 to the resolver: {done.stderr.strip()}; is nft installed?")
