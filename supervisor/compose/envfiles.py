@@ -38,16 +38,23 @@ def project_variables(
     if not files and env.get("COMPOSE_DISABLE_ENV_FILE", "").lower() not in ("1", "t", "true"):
         default = os.path.join(project_dir, ".env")  # noqa: PTH118 - the text is part of messages
         files = [default] if Path(default).is_file() else []
+    return file_variables(files, env.get, findings) | dict(env)
+
+
+def file_variables(
+    files: Sequence[str], lookup: Lookup, findings: Findings, place: Mark | None = None
+) -> dict[str, str]:
+    """The variables of environment files, the later over the earlier. place: where they are named."""
     found: dict[str, str] = {}
     for file in files:
-        text = _text(file, "", Mark(file), findings)
+        text = _text(file, "", place or Mark(file), findings)
         if text is None:
             continue
         try:
-            found = dotenv.parse(text, env.get, found)
+            found = dotenv.parse(text, lookup, found)
         except dotenv.EnvFileError as error:
             findings.error(Mark(file, error.line, 1), "", f"cannot read the file: {error}", error.hint)
-    return found | dict(env)
+    return found
 
 
 def _text(file: str, path: str, place: Mark, findings: Findings) -> str | None:

@@ -50,7 +50,6 @@ SERVICE = Keys(
         "dns_search": "the host's resolv.conf is used; remove the key",
         "domainname": "use `hostname`",
         "expose": _NETWORKS,
-        "extends": "write a YAML anchor and `<<: *anchor`, or several files with -f",
         "external_links": _NETWORKS,
         "extra_hosts": "write the name into the host's /etc/hosts",
         "gpus": "name the devices in `devices`",
@@ -89,7 +88,6 @@ TOP = Keys(
     frozenset(("name", "services", "secrets", "volumes", "version")),
     {
         "configs": _FILES,
-        "include": "give the files with several -f",
         "models": _ENGINE,
         "networks": _NETWORKS,
     },
@@ -173,3 +171,6 @@ EXTENSION = Keys(
     words("rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after"),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))
+
+INCLUDE = Keys("include", frozenset(("path", "project_directory", "env_file")))
+EXTENDS = Keys("extends", frozenset(("service", "file")))

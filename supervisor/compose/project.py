@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from supervisor.compose import keys, yamltext
+from supervisor.compose import keys
 from supervisor.compose.build import read_secrets
 from supervisor.compose.context import Context
-from supervisor.compose.envfiles import project_variables, read_bytes, service_environment, why
-from supervisor.compose.interpolation import Interpolation
-from supervisor.compose.merge import even_out, merge
+from supervisor.compose.envfiles import project_variables, service_environment
 from supervisor.compose.naming import project_name as name_of
 from supervisor.compose.problems import Findings, Mark, Problem, in_order
 from supervisor.compose.reader import Reader
 from supervisor.compose.select import select
 from supervisor.compose.service import Draft, read_service
+from supervisor.compose.sources import Sources
 from supervisor.compose.tree import Node, quote
 from supervisor.compose.volumes import read_volumes
 from supervisor.core.build import ImageSource
@@ -78,22 +76,15 @@ def load_project(
     findings = Findings()
     directory = os.path.abspath(project_dir or _directory_of(files))  # noqa: PTH100 - links stay
     variables = project_variables(directory, env, env_files, findings)
-    documents = [document for file in files for document in _read(file, findings)]
+    sources = Sources(findings)
+    documents = [document for file in files for document in sources.documents(file)]
     if not files:
         findings.error(Mark(""), "", "no Compose file is named", "name one with -f FILE")
     name = name_of(documents, project_name, default_name or directory, variables, findings)
     variables["COMPOSE_PROJECT_NAME"] = name
-
-    interpolation = Interpolation(variables, findings)
-    tree: Node | None = None
-    for document in documents:
-        plain = interpolation.node(document, "")
-        base = Node({}, plain.mark) if tree is None else tree
-        tree = merge(base, even_out(plain), findings)
-        if isinstance(plain.value, dict) and "version" in plain.value:
-            findings.warn(plain.key_mark("version"), "version", _VERSION)
+    tree = sources.tree(files, directory, variables)
     if tree is None:
-        findings.raise_errors(files)
+        findings.raise_errors(sources.files)
         raise AssertionError("no document and no error")
 
     reader = Reader(findings)
@@ -112,7 +103,7 @@ def load_project(
     specs, service_documents = {}, {}
     for each in chosen:
         specs[each], service_documents[each] = _finish(drafts[each], chosen, variables, findings)
-    findings.raise_errors(files)
+    findings.raise_errors(sources.files)
     _warn_of_networks([drafts[each] for each in chosen], findings)
 
     used = {mount.source for spec in specs.values() for mount in spec.mounts if mount.type == "volume"}
@@ -125,7 +116,7 @@ def load_project(
             tuple(specs[each] for each in sorted(specs)),
             tuple(kept),
         ),
-        in_order(findings.warnings, files),
+        in_order(findings.warnings, sources.files),
         tuple(specs.get(each, drafts[each].spec) for each in sorted(drafts)),
         {
             "services": service_documents,
@@ -143,30 +134,6 @@ def load_project(
 def _directory_of(files: Sequence[str]) -> str:
     first = next((file for file in files if file != "-"), None)
     return "." if first is None else os.path.dirname(os.path.abspath(first))  # noqa: PTH100, PTH120 - links stay
-
-
-def _read(file: str, findings: Findings) -> list[Node]:
-    """The documents of one file; what is wrong is noted."""
-    try:
-        data = sys.stdin.buffer.read(yamltext.MAX_BYTES + 1) if file == "-" else read_bytes(file)
-    except (OSError, ValueError) as error:
-        reason = why(error) if isinstance(error, OSError) else str(error)
-        findings.error(Mark(file), "", f"cannot read the Compose file: {reason}", "name another with -f FILE")
-        return []
-    before = len(findings.errors)
-    documents = yamltext.parse(data, file, findings)
-    if not documents and len(findings.errors) == before:
-        findings.error(
-            Mark(file), "", "cannot use the Compose file: it is empty", "write `services:` and a service"
-        )
-    return [document for document in documents if _is_mapping(document, findings)]
-
-
-def _is_mapping(document: Node, findings: Findings) -> bool:
-    if isinstance(document.value, dict):
-        return True
-    findings.error(document.mark, "", "the file must be a mapping at its top level", "write `services:`")
-    return False
 
 
 # --- sections ------------------------------------------------------------------------------------
