@@ -12,19 +12,20 @@ from supervisor.compose.project import Loaded
 _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def config_document(loaded: Loaded) -> dict[str, Any]:
+def config_document(loaded: Loaded, *, env_files: bool = False) -> dict[str, Any]:
     """The project in Compose's canonical shape, of plain values; loading it gives the same project.
 
-    Environment files are part of `environment`, paths are absolute, durations and sizes are written as
-    Compose writes them, and `$` is doubled, as it will be interpolated again.
+    Environment files are part of `environment`, or stay what they are with `env_files`; paths are absolute,
+    durations and sizes are written as Compose writes them, and `$` is doubled, as it will be interpolated
+    again.
     """
     parts = loaded.documents
-    services = parts.get("services", {})
+    services = loaded.unresolved if env_files else parts.get("services", {})
     document: dict[str, Any] = {
         "name": loaded.project.name,
         "services": {name: dict(sorted(services[name].items())) for name in sorted(services)},
     }
-    for section in ("volumes", "secrets"):
+    for section in ("networks", "volumes", "secrets", "configs"):
         if parts.get(section):
             document[section] = parts[section]
     document |= parts.get("extensions", {})

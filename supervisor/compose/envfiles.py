@@ -97,6 +97,14 @@ def service_environment(
     return {**found, **written}
 
 
+def service_labels(draft: Draft, project: Mapping[str, str], findings: Findings) -> dict[str, str]:
+    """The labels of a service: those of its label files, the later over the earlier, then its own."""
+    found: dict[str, str] = {}
+    for number, file in enumerate(draft.label_files):
+        found = _apply(file, f"services.{draft.spec.name}.label_file[{number}]", project.get, found, findings)
+    return found | dict(draft.spec.labels)
+
+
 def _apply(
     file: EnvFile, path: str, lookup: Lookup, known: dict[str, str], findings: Findings
 ) -> dict[str, str]:

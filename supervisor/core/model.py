@@ -68,7 +68,9 @@ class RestartRules:
 class Limits:
     """cgroup limits; None is unlimited.
 
-    `memory_swap_bytes` is memory and swap together, as in Docker (-1: no limit).
+    `memory_swap_bytes` is memory and swap together, as in Docker (-1: no limit). `cpu_quota_us` of every
+    `cpu_period_us` is the other way to say `cpus`. cpuset: a list of CPUs, as in 0-2,4. blkio_weight: 10 to
+    1000.
     """
 
     memory_bytes: int | None = None
@@ -77,6 +79,12 @@ class Limits:
     cpus: float | None = None
     cpu_shares: int | None = None
     pids: int | None = None
+    cpu_quota_us: int | None = None
+    cpu_period_us: int | None = None
+    cpuset: str | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    blkio_weight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +101,10 @@ class Mount:
     """A bind mount, a named or anonymous volume, or a tmpfs inside a service.
 
     source: absolute host path for `bind`; the volume's full name (project_key, or its `name:`) for
-        `volume`; None for an anonymous volume or a tmpfs.
+        `volume`; the full name of the image for `image`; None for an anonymous volume or a tmpfs.
     """
 
-    type: Literal["bind", "volume", "tmpfs"]
+    type: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str | None = None
     read_only: bool = False
@@ -167,6 +175,7 @@ class ServiceSpec:
 
     network_mode: `host`, `none`, `bridge` (in `networks`), `service:NAME` or `container:NAME`.
     healthcheck: None where the file says nothing: then the image's counts.
+    shm_size_bytes: of /dev/shm; None is 64 MiB. attach: `up` shows its output.
     auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
         ends with the first client that was attached to it. Neither is a key of Compose.
     """
@@ -211,6 +220,9 @@ class ServiceSpec:
     replicas: int = 1
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
+    shm_size_bytes: int | None = None
+    attach: bool = True
+    annotations: tuple[tuple[str, str], ...] = ()
     auto_remove: bool = False
     stdin_once: bool = False
 

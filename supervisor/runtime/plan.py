@@ -344,6 +344,11 @@ def _mount_step(mount: model.Mount, prepared: PreparedInstance, *, privileged: b
             )
         case "volume":
             return plan.Bind(prepared.sources[mount.target], target, read_only=mount.read_only)
+        case "image":
+            raise PlanError(
+                f"cannot mount {mount.source} at {target}: mounts of images are not"
+                " supported yet; mount a volume"
+            )
 
 
 def _device_steps(spec: model.ServiceSpec) -> list[plan.Step]:
