@@ -97,11 +97,18 @@ def service_environment(
     return {**found, **written}
 
 
-def service_labels(draft: Draft, project: Mapping[str, str], findings: Findings) -> dict[str, str]:
-    """The labels of a service: those of its label files, the later over the earlier, then its own."""
+def _nothing(_name: str) -> None:
+    return None
+
+
+def service_labels(draft: Draft, findings: Findings) -> dict[str, str]:
+    """The labels of a service: those of its label files, the later over the earlier, then its own.
+
+    As in Compose a label file may use its own earlier lines, and no variables of the project.
+    """
     found: dict[str, str] = {}
     for number, file in enumerate(draft.label_files):
-        found = _apply(file, f"services.{draft.spec.name}.label_file[{number}]", project.get, found, findings)
+        found = _apply(file, f"services.{draft.spec.name}.label_file[{number}]", _nothing, found, findings)
     return found | dict(draft.spec.labels)
 
 

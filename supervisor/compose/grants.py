@@ -80,7 +80,10 @@ def read_sources(
 
 
 def with_digest(source: FileSource, env: Mapping[str, str], place: Mark, findings: Findings) -> FileSource:
-    """The source with the digest of what it gives now; what cannot be read is noted."""
+    """The source with the digest of what it gives now; a warning and no digest where it gives nothing.
+
+    Looking at a project, or taking it down, needs no secrets: bringing it up does, and fails there.
+    """
     path = f"{source.kind}s.{source.key}"
     match source.origin:
         case "external":
@@ -89,7 +92,7 @@ def with_digest(source: FileSource, env: Mapping[str, str], place: Mark, finding
             data = source.value.encode()
         case "environment":
             if source.value not in env:
-                findings.error(
+                findings.warn(
                     place,
                     path,
                     f'the variable "{source.value}" of {source.kind} "{source.key}" is not set',
@@ -102,8 +105,8 @@ def with_digest(source: FileSource, env: Mapping[str, str], place: Mark, finding
                 data = read_bytes(source.value)
             except (OSError, ValueError) as error:
                 reason = why(error) if isinstance(error, OSError) else str(error)
-                findings.error(
-                    place, path, f"cannot read {source.kind} {source.value}: {reason}", "check the path"
+                findings.warn(
+                    place, path, f"cannot read {source.kind} {source.value}: {reason}", "`up` will need it"
                 )
                 return source
     if len(data) > _MAX_BYTES:

@@ -23,11 +23,11 @@ def healthcheck(context: Context, node: Node, path: str) -> tuple[Healthcheck, D
     fields: dict[str, Any] = {}
     if "test" in entries:
         argv = _test(context, entries["test"], f"{path}.test")
-        if argv is not None:
+        if argv:
             document["test"] = list(argv)
             if argv[:1] == ("NONE",):
                 fields["disabled"] = True
-            elif argv:
+            else:
                 command = ("/bin/sh", "-c", *argv[1:]) if argv[0] == "CMD-SHELL" else argv[1:]
                 fields["probe"] = Probe("command", command)
     for key in _TIMES:

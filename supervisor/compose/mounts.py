@@ -184,10 +184,8 @@ def _options(context: Context, node: Node | None, kind: str, where: str) -> dict
                 if reader.boolean(value, inner) is False:
                     found[key] = False
             case "recursive":
-                if reader.choice(value, inner, ("enabled", "disabled", "writable", "readonly")) not in (
-                    None,
-                    "enabled",
-                ):
+                found[key] = reader.choice(value, inner, ("enabled", "disabled", "writable", "readonly"))
+                if found[key] not in (None, "enabled"):
                     reader.bad(value, inner, "not supported yet: only `enabled`", "remove the key")
             case "selinux":
                 found[key] = reader.choice(value, inner, ("z", "Z"))

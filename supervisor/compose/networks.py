@@ -208,7 +208,7 @@ def attachments(
         )
         if mac:
             document["mac_address"] = mac
-        documents[key] = (document | context.extensions(value)) or None
+        documents[key] = None if value.value is None else document | context.extensions(value)
         if network is not None:
             found.append(
                 (

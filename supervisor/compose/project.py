@@ -71,6 +71,7 @@ def load_project(
     default_name: str | None = None,
     not_yet: Mapping[tuple[str, str], str] = keys.NOT_YET,
     keep_paths: bool = False,
+    read_env_files: bool = True,
 ) -> Loaded:
     """Load a project from its Compose files ("-" is standard input), the later over the earlier.
 
@@ -78,7 +79,8 @@ def load_project(
     project_dir: where relative paths and `.env` are; by default the directory of the first file.
     env: the shell's variables; os.environ is not read. env_files: instead of `.env`.
     profiles: active ones; by default COMPOSE_PROFILES. services: only these and what they depend on.
-    not_yet: what is refused, as it has no executing part. keep_paths: relative ones stay, for `config` alone.
+    not_yet: what is refused, as it has no executing part. keep_paths: relative ones stay, and
+    read_env_files: those of services are not read if it is False, for `config` alone.
 
     Raises ComposeErrors with every problem of all files.
     """
@@ -119,7 +121,9 @@ def load_project(
     service_documents: dict[str, dict[str, Any]] = {}
     unresolved: dict[str, dict[str, Any]] = {}
     for each in chosen:
-        specs[each], service_documents[each], unresolved[each] = _finish(drafts, each, chosen, context)
+        specs[each], service_documents[each], unresolved[each] = _finish(
+            drafts, each, chosen, context, read_env_files=read_env_files
+        )
     used = _Used([drafts[each] for each in chosen], specs.values())
     kept_sources = [
         grants.with_digest(source, variables, place, findings)
@@ -224,14 +228,15 @@ def _services(context: Context, node: Node | None, tree: Node) -> dict[str, Draf
 
 
 def _finish(
-    drafts: Mapping[str, Draft], name: str, chosen: Collection[str], context: Context
+    drafts: Mapping[str, Draft], name: str, chosen: Collection[str], context: Context, *, read_env_files: bool
 ) -> tuple[ServiceSpec, dict[str, Any], dict[str, Any]]:
     """A service with all its variables, labels and shared volumes, without optional dependencies that are not
     in the project; its canonical form; and what that has where env files are left apart.
     """
     draft, findings = drafts[name], context.reader.findings
-    environment = service_environment(draft, context.env, findings)
-    labels = service_labels(draft, context.env, findings)
+    read = draft if read_env_files else draft._replace(env_files=())
+    environment = service_environment(read, context.env, findings)
+    labels = service_labels(draft, findings)
     spec = replace(
         draft.spec,
         environment=tuple(sorted((key, value) for key, value in environment.items() if value is not None)),

@@ -154,7 +154,7 @@ class _Builder:
         items = node.value if isinstance(node.value, list) else []
         full = {self.context.absolute(name): item for name, item in zip(names, items, strict=False)}
         self.label_files = [EnvFile(file, True, False, item) for file, item in full.items()]
-        self.document[key] = list(full)
+        self.document[key] = [self.context.absolute(name) for name in names]
 
     def simple(self, key: str, node: Node, path: str) -> None:
         """Keys with a reader of their own, which gives a value and its canonical form."""
