@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from supervisor.compose import scalars
-from supervisor.compose.project import Loaded
+
+if TYPE_CHECKING:
+    from supervisor.compose.project import Loaded
 
 _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -31,6 +33,36 @@ def config_document(loaded: Loaded, *, env_files: bool = False) -> dict[str, Any
     document |= parts.get("extensions", {})
     escaped: dict[str, Any] = _escape(document)
     return escaped
+
+
+def normalized(document: dict[str, Any], project: str, *, networked: bool) -> dict[str, Any]:
+    """A merged document with the names of its resources, and with the default network where it is used."""
+    found = {key: value for key, value in document.items() if key != "name"}
+    services = found.get("services")
+    if networked and isinstance(services, dict):
+        joined = False
+        for name, service in services.items():
+            if not isinstance(service, dict) or "network_mode" in service or "provider" in service:
+                continue
+            if not service.get("networks"):
+                services[name] = service | {"networks": {"default": None}}
+            places = services[name]["networks"]
+            joined = joined or (isinstance(places, dict) and "default" in places)
+        if joined and isinstance(found.get("networks", {}), dict):
+            found["networks"] = {"default": None} | found.get("networks", {})
+    for section in ("networks", "volumes", "configs", "secrets"):
+        resources = found.get(section)
+        if isinstance(resources, dict):
+            found[section] = {
+                key: _with_name(value, key, project) if isinstance(value, dict | None) else value
+                for key, value in resources.items()
+            }
+    return found
+
+
+def _with_name(resource: dict[str, Any] | None, key: str, project: str) -> dict[str, Any]:
+    external = str((resource or {}).get("external")).lower() == "true"
+    return {"name": key if external else f"{project}_{key}"} | (resource or {})
 
 
 def _escape(value: Any) -> Any:

@@ -13,21 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from supervisor.compose import dotenv
+from supervisor.compose.filebytes import read_bytes, why
 from supervisor.compose.problems import Findings, Mark
 from supervisor.compose.service import Draft, EnvFile
 from supervisor.compose.template import Lookup
 from supervisor.compose.yamltext import MAX_BYTES
-
-
-def read_bytes(path: str) -> bytes:
-    """The bytes of a file, at most one more than MAX_BYTES of it. Raises OSError (also for a directory)."""
-    with Path(path).open("rb") as file:
-        return file.read(MAX_BYTES + 1)
-
-
-def why(error: OSError) -> str:
-    """The reason of an OSError in lower case, without number and name."""
-    return (error.strerror or str(error)).lower()
 
 
 def project_variables(

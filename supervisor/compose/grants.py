@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from supervisor.compose import keys
 from supervisor.compose.context import Context
-from supervisor.compose.envfiles import read_bytes, why
+from supervisor.compose.filebytes import read_bytes, why
 from supervisor.compose.mounts import file_mode
 from supervisor.compose.problems import Findings, Mark, nearest
 from supervisor.compose.resources import external, resource_name

@@ -19,15 +19,18 @@ from typing import Any
 
 from supervisor.compose import grants, keys
 from supervisor.compose.context import Context
+from supervisor.compose.document import normalized
 from supervisor.compose.envfiles import project_variables, service_environment, service_labels
 from supervisor.compose.naming import project_name as name_of
 from supervisor.compose.networks import read_networks
+from supervisor.compose.paths import Anchoring
 from supervisor.compose.problems import Findings, Mark, Problem, in_order
 from supervisor.compose.reader import Reader
 from supervisor.compose.select import select
 from supervisor.compose.service import Draft, read_service
 from supervisor.compose.sources import Sources
 from supervisor.compose.tree import Node, plain, quote
+from supervisor.compose.variables import Variable, variables_of
 from supervisor.compose.volumes import read_volumes
 from supervisor.core.build import ImageSource
 from supervisor.core.model import Mount, Project, ServiceSpec
@@ -172,6 +175,52 @@ def load_project(
         tuple(sorted({profile for draft in drafts.values() for profile in draft.spec.profiles})),
         variables,
     )
+
+
+def merged_document(
+    files: Sequence[str],
+    *,
+    project_name: str | None,
+    project_dir: str | None,
+    env: Mapping[str, str],
+    env_files: Sequence[str] = (),
+    interpolate: bool = True,
+    normalize: bool = True,
+    keep_paths: bool = False,
+    not_yet: Mapping[tuple[str, str], str] = keys.NOT_YET,
+) -> dict[str, Any]:
+    """The files as one document: what they include and extend filled in and merged, but nothing validated.
+
+    Lists of pairs are mappings; other short forms stay as they are written. interpolate: variables are
+    replaced. normalize: names of resources and the default network are filled in. Raises ComposeErrors.
+    """
+    findings = Findings()
+    directory = os.path.abspath(project_dir or _directory_of(files))  # noqa: PTH100 - links stay
+    variables = project_variables(directory, env, env_files, findings)
+    sources = Sources(findings, plain=not interpolate)
+    documents = [document for file in files for document in sources.documents(file)]
+    name = name_of(documents, project_name, directory, variables, findings)
+    variables["COMPOSE_PROJECT_NAME"] = name
+    tree = sources.tree(files, directory, variables)
+    findings.raise_errors(sources.files)
+    assert tree is not None, "no document and no error"
+    if not keep_paths:
+        tree = Anchoring(directory, variables.get("HOME", "~")).document(tree)
+    document: dict[str, Any] = plain(tree)
+    document.pop("version", None)
+    if not normalize:
+        return document
+    networked = ("a Compose file", "networks") not in not_yet
+    return {"name": name} | normalized(document, name, networked=networked)
+
+
+def file_variables(files: Sequence[str]) -> list[Variable]:
+    """The variables that files name, by name. Raises ComposeErrors."""
+    findings = Findings()
+    sources = Sources(findings)
+    documents = [document for file in files for document in sources.documents(file)]
+    findings.raise_errors(sources.files)
+    return variables_of(documents)
 
 
 class _Used:

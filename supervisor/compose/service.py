@@ -150,7 +150,7 @@ class _Builder:
         ]
 
     def label_file(self, key: str, node: Node, path: str) -> None:
-        names = self.context.reader.strings(node, path, "[./service.labels]") or []
+        names = list(dict.fromkeys(self.context.reader.strings(node, path, "[./service.labels]") or []))
         items = node.value if isinstance(node.value, list) else []
         full = {self.context.absolute(name): item for name, item in zip(names, items, strict=False)}
         self.label_files = [EnvFile(file, True, False, item) for file, item in full.items()]

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from supervisor.compose import keys, yamltext
-from supervisor.compose.envfiles import file_variables, read_bytes, why
+from supervisor.compose.envfiles import file_variables
 from supervisor.compose.extends import Extending
+from supervisor.compose.filebytes import read_bytes, why
 from supervisor.compose.forms import as_list, even_out
 from supervisor.compose.interpolation import Interpolation
 from supervisor.compose.merge import merge

@@ -36,6 +36,7 @@ SAME: dict[str, Mapping[str, str]] = {
         "c0.yaml": "include: [{path: inc/c.yaml, env_file: other.env, project_directory: ./place}]\n" + ONE,
         "inc/c.yaml": INNER,
         "other.env": "V=other\n",
+        "place/is-there": "",
     },
     "include, several env files and paths": {
         "c0.yaml": "include: [{path: [inc/c.yaml, inc2/over.yaml], env_file: [a.env, b.env]}]\n" + ONE,
@@ -70,7 +71,8 @@ SAME: dict[str, Mapping[str, str]] = {
     },
     "include, nothing": {"c0.yaml": "include: []\n" + ONE},
     "extends, a chain in one file": {
-        "c0.yaml": "services: {a: {extends: b, command: a}, b: {extends: {service: c}, tty: true}, c: {image: x}}\n"
+        "c0.yaml": "services:\n  a: {extends: b, command: a}\n"
+        "  b: {extends: {service: c}, tty: true}\n  c: {image: x}\n"
     },
     "extends, across files, each relative to its own": {
         "c0.yaml": "services: {w: {extends: {file: a/a.yaml, service: a}}}\n",
@@ -84,7 +86,8 @@ SAME: dict[str, Mapping[str, str]] = {
         "b.yaml": "services: {b: {image: y, ports: ['3:3'], labels: [a=b]}}\n",
     },
     "extends, with what the base depends on": {
-        "c0.yaml": "services: {w: {extends: b}, b: {image: x, depends_on: [d], networks: [n]}, d: {image: y}}\n"
+        "c0.yaml": "services:\n  w: {extends: b}\n"
+        "  b: {image: x, depends_on: [d], networks: [n]}\n  d: {image: y}\n"
         "networks: {n: }\n"
     },
     "networks of every kind": {
@@ -112,7 +115,8 @@ networks:
     "pools that meet": {
         "c0.yaml": "services: {w: {image: x, networks: [n]}}\n"
         "networks: {n: {labels: {a: 1}, ipam: {config: [{subnet: 10.0.0.0/24}]}}}\n",
-        "c1.yaml": "networks: {n: {labels: [a=2], ipam: {config: [{subnet: 10.0.0.0/24, gateway: 10.0.0.9}]}}}\n",
+        "c1.yaml": "networks: {n: {labels: [a=2],"
+        " ipam: {config: [{subnet: 10.0.0.0/24, gateway: 10.0.0.9}]}}}\n",
     },
     "volumes with options": {
         "c0.yaml": "services: {w: {image: x, volumes: ['aa:/a', 'bb:/b']}}\n"
@@ -122,15 +126,21 @@ networks:
     "configs and secrets of every origin": {
         "c0.yaml": """\
 services: {w: {image: x, configs: [a, b, c, d], secrets: [e, f, g]}}
-configs: {a: {content: 'hi $$x ${VAR}'}, b: {file: ./b, labels: {a: 1}}, c: {environment: VAR}, d: {external: true}}
+configs:
+  a: {content: 'hi $$x ${VAR}'}
+  b: {file: ./b, labels: {a: 1}}
+  c: {environment: VAR}
+  d: {external: true}
 secrets: {e: {environment: VAR, name: ee}, f: {file: ~/f}, g: {external: true, name: gg}, unused: {file: u}}
 """
     },
     "a profile that a file names, and one that nothing needs": {
-        "c0.yaml": "services: {w: {image: x}, p: {image: y, profiles: [p], volumes: ['vol:/v']}}\nvolumes: {vol: }\n"
+        "c0.yaml": "services:\n  w: {image: x}\n  p: {image: y, profiles: [p], volumes: ['vol:/v']}\n"
+        "volumes: {vol: }\n"
     },
     "two documents with a reset": {
-        "c0.yaml": "services: {w: {image: x, ports: ['1:1'], tty: true}}\n---\nservices: {w: {ports: !reset []}}\n"
+        "c0.yaml": "services: {w: {image: x, ports: ['1:1'], tty: true}}\n"
+        "---\nservices: {w: {ports: !reset []}}\n"
     },
     "three files": {
         "c0.yaml": "name: one\nservices: {w: {image: x, environment: {A: 1}}}\n",
@@ -285,7 +295,6 @@ BOTH_REFUSE: dict[str, Mapping[str, str]] = {
 } | {
     "include a string": {"c0.yaml": "include: a.yaml\n" + ONE, "a.yaml": INNER},
     "include a missing file": {"c0.yaml": "include: [a.yaml]\n" + ONE},
-    "include with an unknown key": {"c0.yaml": "include: [{path: a.yaml, foo: 1}]\n" + ONE, "a.yaml": INNER},
     "include a number": {"c0.yaml": "include: [5]\n" + ONE},
     "include with a missing env file": {
         "c0.yaml": "include: [{path: a.yaml, env_file: no.env}]\n" + ONE,
@@ -374,10 +383,14 @@ ONLY_WE_REFUSE: dict[str, tuple[Mapping[str, str], str]] = {
         ("external_links: ['a:b:c']", "told in the file, not at the start"),
     )
 } | {
+    "include with an unknown key": (
+        {"c0.yaml": "include: [{path: a.yaml, foo: 1}]\n" + ONE, "a.yaml": INNER},
+        "a misspelling is not ignored",
+    ),
     "models": ({"c0.yaml": ONE + "models: {m: {model: x}}\n"}, ENGINE),
     "a network driver": ({"c0.yaml": ONE + "networks: {n: {driver: overlay}}\n"}, "there is one host"),
     "a volume driver": ({"c0.yaml": ONE + "volumes: {v: {driver: nfs}}\n"}, ENGINE),
-    "a secret driver": ({"c0.yaml": ONE + "secrets: {s: {driver: x}}\n"}, ENGINE),
+    "a secret driver": ({"c0.yaml": ONE + "secrets: {s: {file: x, driver: y}}\n"}, ENGINE),
     "a subnet that is none": (
         {"c0.yaml": ONE + "networks: {n: {ipam: {config: [{subnet: nope}]}}}\n"},
         "told in the file, not at the start",
@@ -390,13 +403,6 @@ ONLY_WE_TAKE: dict[str, tuple[Mapping[str, str], str]] = {
     "an image-less service with a command": (
         {"c0.yaml": "services: {w: {command: x}}\n"},
         "the host view needs no image",
-    ),
-    "a variable reset in a list": (
-        {
-            "c0.yaml": "services: {w: {image: x, environment: [A=1, B=2]}}\n",
-            "c1.yaml": "services: {w: {environment: {A: !reset null}}}\n",
-        },
-        "docker/compose#11816",
     ),
 }
 
