@@ -24,6 +24,8 @@ NOT_YET: Mapping[tuple[str, str], str] = {
     ("a Compose file", "networks"): _NETWORKS,
     ("a Compose file", "configs"): _FILES,
     ("a service", "configs"): _FILES,
+    ("a service", "blkio_config"): "use `cpu_shares`, or limit the disk on the host",
+    ("a service", "cpuset"): "use `cpus` or `cpu_shares`",
     ("a service", "dns"): _RESOLVER,
     ("a service", "dns_opt"): _RESOLVER,
     ("a service", "dns_search"): _RESOLVER,
