@@ -296,12 +296,12 @@ def _dev(
     host: HostFacts, taken: set[str], shm_size_bytes: int | None, *, privileged: bool
 ) -> list[plan.Step]:
     steps: list[plan.Step] = []
-    shm_size = f"{shm_size_bytes or 64 << 20}"
+    shm = f"mode=1777,size={shm_size_bytes or 64 << 20}"
     inner: dict[str, plan.Step] = {
         "pts": plan.Mount(
             "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"
         ),
-        "shm": plan.Mount("tmpfs", "/dev/shm", _STRICT, f"mode=1777,size={shm_size}"),  # noqa: S108 - a mount point
+        "shm": plan.Mount("tmpfs", "/dev/shm", _STRICT, shm),  # noqa: S108 - a mount point
         "mqueue": plan.Mount("mqueue", "/dev/mqueue", _STRICT),
     }
     if privileged:
