@@ -15,7 +15,8 @@ from pathlib import Path
 from supervisor.compose import dotenv
 from supervisor.compose.filebytes import read_bytes, why
 from supervisor.compose.problems import Findings, Mark
-from supervisor.compose.service import Draft, EnvFile
+from supervisor.compose.service import Draft
+from supervisor.compose.servicekeys import EnvFile
 from supervisor.compose.template import Lookup
 from supervisor.compose.yamltext import MAX_BYTES
 

@@ -40,7 +40,7 @@ class Extending:
         self._done: dict[tuple[str, str], Node | None] = {}
 
     def document(self, node: Node) -> Node:
-        """A document in even form, without `extends`."""
+        """A document in even form, without `extends` but where it cannot be followed, which is noted."""
         assert isinstance(node.value, dict)
         services = node.value.get("services")
         if services is None or not isinstance(services.value, dict):
@@ -78,7 +78,9 @@ class Extending:
             self._cycle(node, where, (*chain[circle or 0 :], link))
             return None
         base = self._base(services, node, where, link, (*chain, link))
-        if base is None or not isinstance(base.value, dict):
+        if base is None:
+            return own
+        if not isinstance(base.value, dict):
             return rest
         return merge(drop(settle(base), rest), rest, self._sources.findings, ("services", link.service))
 

@@ -6,7 +6,6 @@ so that a change of it is a change of the service.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -109,6 +108,8 @@ def with_digest(source: FileSource, env: Mapping[str, str], place: Mark, finding
                     place, path, f"cannot read {source.kind} {source.value}: {reason}", "`up` will need it"
                 )
                 return source
+    import hashlib  # some milliseconds, and most files have neither
+
     if len(data) > _MAX_BYTES:
         findings.error(place, path, f"the {source.kind} is larger than 1 MiB", "bind the file with `volumes`")
     digest = hashlib.sha256(data).hexdigest()

@@ -10,7 +10,7 @@ from supervisor.compose.context import Context
 from supervisor.compose.tree import Node, quote
 
 # key -> (values that are what every service has, what to say of the others)
-_FIXED = {
+FIXED = {
     "cgroup": (("private",), "a service sees no cgroup but its own"),
     "ipc": (("private", "shareable"), "every service has an IPC namespace of its own"),
     "isolation": (("default",), "other isolations are Windows' own"),
@@ -34,7 +34,7 @@ _MACHINES = {
 
 def fixed(context: Context, key: str, node: Node, path: str) -> str | None:
     """A key of which only some values can be kept; those are what holds without it."""
-    allowed, why = _FIXED[key]
+    allowed, why = FIXED[key]
     if key == "pid" and node.value is None:
         return None
     text = context.reader.string(node, path, allowed[0])
