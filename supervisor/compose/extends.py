@@ -78,7 +78,7 @@ class Extending:
             self._cycle(node, where, (*chain[circle or 0 :], link))
             return None
         base = self._base(services, node, where, link, (*chain, link))
-        if base is None:
+        if base is None or not self._sources.afford(base, node.mark):
             return own
         if not isinstance(base.value, dict):
             return rest

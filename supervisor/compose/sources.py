@@ -25,10 +25,13 @@ from supervisor.compose.paths import Anchoring, absolute, is_remote
 from supervisor.compose.problems import Findings, Mark
 from supervisor.compose.reader import Reader
 from supervisor.compose.reset import drop, settle
-from supervisor.compose.tree import Node, quote
+from supervisor.compose.tree import Node, quote, size
 
 MAX_FILES = 500
 """Files of one project with all that they include and extend; includes can double at each level."""
+
+MAX_VALUES = 200_000
+"""Values of all that is included and extended, as often as it is: what keeps a load within some seconds."""
 
 _SHARED = ("services", "volumes", "networks", "secrets", "configs", "models")
 _VERSION = (
@@ -54,6 +57,9 @@ class Sources:
         self._parsed: dict[str, list[Node]] = {}
         self._told: set[str] = set()
         self._loads = 0
+        self._left = MAX_VALUES
+        # With the variables themselves, as an identity means nothing once its owner is gone.
+        self._extended: dict[tuple[str, int], tuple[Mapping[str, str], Node | None]] = {}
 
     def documents(self, file: str, place: Mark | None = None, what: str = "the Compose file") -> list[Node]:
         """The documents of a file as they are written ("-" is standard input); read once.
@@ -122,10 +128,18 @@ class Sources:
 
     def extended(self, file: str, mark: Mark, variables: Mapping[str, str]) -> Node | None:
         """The services of a file that something extends, in even form, paths absolute; not extended yet."""
+        key = (file, id(variables))
+        if key not in self._extended:
+            self._extended[key] = (variables, self._services_of(file, mark, variables))
+        return self._extended[key][1]
+
+    def _services_of(self, file: str, mark: Mark, variables: Mapping[str, str]) -> Node | None:
         if not self._count(mark):
             return None
         tree: Node | None = None
         for document in self.documents(file, mark, "the file that is extended,"):
+            if not self.afford(document, mark):
+                return None
             even = self._even(document, variables)
             base = drop(Node({}, even.mark) if tree is None else tree, even)
             tree = merge(base, even, self.findings)
@@ -143,6 +157,20 @@ class Sources:
                 mark, "", f"more than {MAX_FILES} files are included or extended", "include each once"
             )
         return self._loads <= MAX_FILES
+
+    def afford(self, node: Node, mark: Mark) -> bool:
+        """Whether another tree may be taken in; noted, once, where all of them have become too much."""
+        if self._left <= 0:
+            return False
+        self._left -= size(node, self._left)
+        if self._left <= 0:
+            self.findings.error(
+                mark,
+                "",
+                f"more than {MAX_VALUES} values are included or extended",
+                "include each file once, and extend smaller services",
+            )
+        return self._left > 0
 
     # --- include -----------------------------------------------------------------------------------
 
@@ -199,6 +227,11 @@ class Sources:
             directory = absolute(text, place.directory, home) if text else directory
         variables = self._variables(reader, parts.get("env_file"), where, place, directory)
         inner = _Place(directory, variables, place.chain)
+        documents = [
+            one for file in files for one in self.documents(file, mark, "the file that is included,")
+        ]
+        if not all(self.afford(document, mark) for document in documents):
+            return None
         tree = self._merged(files, inner, mark, "the file that is included,")
         if tree is None:
             return None

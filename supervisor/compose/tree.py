@@ -46,6 +46,20 @@ class Node:
         return Node(value, self.mark, self.keys, None, self.tag)
 
 
+def size(node: Node, most: int) -> int:
+    """How many values a tree has, with what is shared counted as often as it stands there; at most `most`."""
+    count = 0
+    waiting = [node]
+    while waiting and count < most:
+        value = waiting.pop().value
+        count += 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
+
+
 def plain(node: Node) -> Any:
     """A tree without places."""
     match node.value:
