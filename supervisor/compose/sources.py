@@ -227,12 +227,11 @@ class Sources:
             directory = absolute(text, place.directory, home) if text else directory
         variables = self._variables(reader, parts.get("env_file"), where, place, directory)
         inner = _Place(directory, variables, place.chain)
-        documents = [
-            one for file in files for one in self.documents(file, mark, "the file that is included,")
-        ]
+        what = "the file that is included,"
+        documents = [document for file in files for document in self.documents(file, mark, what)]
         if not all(self.afford(document, mark) for document in documents):
             return None
-        tree = self._merged(files, inner, mark, "the file that is included,")
+        tree = self._merged(files, inner, mark, what)
         if tree is None:
             return None
         return _with_values(Anchoring(directory, home).document(tree), variables)

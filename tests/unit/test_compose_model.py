@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from supervisor.cli.foreground import _is_attached
+from supervisor.cli.main import cli
 from supervisor.compose import ComposeErrors, Loaded, load_project, merged_document
 from supervisor.compose.keys import NOT_YET
 from supervisor.core.grants import FileGrant, FileSource
@@ -352,3 +354,60 @@ def test_a_merged_document_is_not_validated(tmp_path: Path) -> None:
         "name": "p",
         "services": {"s": {"image": "x:${T}", "ports": ["${P}:80"], "networks": {"nope": None}}},
     }
+
+
+@pytest.mark.timeout(20)
+def test_what_is_included_and_extended_is_bounded(tmp_path: Path) -> None:
+    """A large file many times, a large service many times: one line, soon."""
+    pairs = ", ".join(f"A{number}=b" for number in range(5000))
+    large = f"services: {{big: {{image: x, environment: [{pairs}]}}}}\n"
+    files = f"include: [{', '.join(['large.yaml'] * 300)}]\n"
+    assert "values are included or extended" in problems(tmp_path, files, large=large)[0][2]
+    heirs = "".join(f"  s{number}: {{extends: big}}\n" for number in range(300))
+    text = f"services:\n  big: {{image: x, environment: [{pairs}]}}\n{heirs}"
+    assert "values are included or extended" in problems(tmp_path, text)[0][2]
+
+
+def test_a_variable_of_a_list_can_be_reset(tmp_path: Path) -> None:
+    """Unlike in Compose (docker/compose#11816): both forms are one before they are merged."""
+    text = (
+        "services: {s: {image: x, environment: [A=1, B=2]}}\n---\n"
+        "services: {s: {environment: {A: !reset null}}}\n"
+    )
+    assert load(tmp_path, text).project.services[0].environment == (("B", "2"),)
+
+
+def test_config_prints_parts_and_the_merged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The options of `config`, one line for each name; a file for -o; pinning is refused."""
+    (tmp_path / "compose.yaml").write_text(
+        "name: p\nservices:\n  a: {image: 'x:${TAG:-1}', network_mode: none, env_file: e,"
+        " volumes: ['v:/v', './d:/d']}\n"
+        "  b: {build: ., network_mode: none, profiles: [q]}\nvolumes: {v: }\n"
+    )
+    (tmp_path / "e").write_text("E=1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TAG", raising=False)
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(cli, ["--profile", "q", "config", *words])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert run("--services") == "a\nb\n"
+    assert run("--images") == "x:1\np-b\n"
+    assert run("--volumes") == "v\n"
+    assert run("--profiles") == "q\n"
+    assert "TAG   false     1" in run("--variables")
+    assert "COMPOSE_PROJECT_NAME=p\n" in run("--environment")
+    assert [line.split()[0] for line in run("--hash", "*").splitlines()] == ["a", "b"]
+    assert "E: '1'" in run()
+    assert "env_file" not in run()
+    assert "E: '1'" not in run("--no-env-resolution")
+    assert f"path: {tmp_path}/e" in run("--no-env-resolution")
+    assert "source: ./d" in run("--no-path-resolution")
+    assert "image: x:${TAG:-1}" in run("--no-interpolate")
+    assert run("-q") == ""
+    assert run("-o", "out.yaml") == ""
+    assert load_project(["out.yaml"], project_name=None, project_dir=None, env=ENV).project.name == "p"
+    refused = CliRunner().invoke(cli, ["config", "--resolve-image-digests"])
+    assert refused.exit_code == 2
