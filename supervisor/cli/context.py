@@ -18,7 +18,7 @@ from supervisor.daemon.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from supervisor.cli.client import Client
-    from supervisor.compose import Loaded
+    from supervisor.compose import Loaded, Variable
 
 FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT, DAEMON_FAILED = 1, 2, 3, 4, 5, 124, 125
 """Exit codes; 0 is done."""
@@ -42,23 +42,55 @@ class Context:
 
         return Client(self.settings.paths.api_socket)
 
-    def load(self, services: tuple[str, ...] = ()) -> Loaded:
+    def compose_files(self) -> list[str]:
+        """Those of -f, or what is found. Raises ComposeErrors."""
+        from supervisor import compose
+
+        return list(self.files) or compose.find_files(
+            self.directory or str(Path.cwd()), os.environ, self.env_files
+        )
+
+    def load(
+        self, services: tuple[str, ...] = (), *, keep_paths: bool = False, read_env_files: bool = True
+    ) -> Loaded:
         """The project of the files, warnings told. Raises ComposeErrors."""
         from supervisor import compose
 
-        files = list(self.files) or compose.find_files(self.directory or str(Path.cwd()), os.environ)
         loaded = compose.load_project(
-            files,
+            self.compose_files(),
             project_name=self.project,
             project_dir=self.directory,
             env=os.environ,
             env_files=self.env_files,
             profiles=self.profiles,
             services=services,
+            keep_paths=keep_paths,
+            read_env_files=read_env_files,
         )
         for warning in loaded.warnings:
             output.print_error(f"warning: {warning}")
         return loaded
+
+    def merged(self, *, interpolate: bool, normalize: bool, keep_paths: bool) -> dict[str, Any]:
+        """The files as one document, not validated. Raises ComposeErrors."""
+        from supervisor import compose
+
+        return compose.merged_document(
+            self.compose_files(),
+            project_name=self.project,
+            project_dir=self.directory,
+            env=os.environ,
+            env_files=self.env_files,
+            interpolate=interpolate,
+            normalize=normalize,
+            keep_paths=keep_paths,
+        )
+
+    def variables(self) -> list[Variable]:
+        """Those that the files name. Raises ComposeErrors."""
+        from supervisor import compose
+
+        return compose.file_variables(self.compose_files())
 
     def project_name(self) -> str:
         """-p, or what the files say. Raises ComposeErrors."""

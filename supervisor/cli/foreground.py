@@ -20,6 +20,7 @@ from supervisor.cli.host import until_signal
 from supervisor.cli.journal import Journal
 from supervisor.cli.logview import LogView, wants_colour
 from supervisor.core.model import Project
+from supervisor.core.reconcile import container_name
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
 
@@ -39,7 +40,7 @@ async def run_foreground(settings: Settings, project: Project, contents: Mapping
     try:
         async with serve(daemon), serve_metrics(daemon, report):
             bring_up = asyncio.create_task(_bring_up(daemon, project, contents, view))
-            tasks = [bring_up, asyncio.create_task(_show(daemon, project.name, view))]
+            tasks = [bring_up, asyncio.create_task(_show(daemon, project, view))]
             await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 for task in tasks:
@@ -63,10 +64,22 @@ async def _bring_up(daemon: Daemon, project: Project, contents: Mapping[str, byt
     view.say(f"{project.name} is up; Ctrl-C stops it")
 
 
-async def _show(daemon: Daemon, project: str, view: LogView) -> None:
-    entries = daemon.projects.entries(project)
-    async for line in followed(daemon, entries, project, tail=0):
-        view.show(line)
+async def _show(daemon: Daemon, project: Project, view: LogView) -> None:
+    entries = daemon.projects.entries(project.name)
+    async for line in followed(daemon, entries, project.name, tail=0):
+        if _is_attached(project, line["name"]):
+            view.show(line)
+
+
+def _is_attached(project: Project, name: str) -> bool:
+    """Whether the output of an instance is shown: not that of services with `attach: false`."""
+    number = name.rpartition("-")[2]
+    number = number if number.isdecimal() else "1"
+    return not any(
+        container_name(project.name, spec, int(number)) == name
+        for spec in project.services
+        if not spec.attach
+    )
 
 
 def attach(client: Client, project: Project) -> None:
@@ -74,7 +87,8 @@ def attach(client: Client, project: Project) -> None:
     view = _view()
     try:
         for line in client.stream("GET", "/logs", {"project": project.name, "follow": 1, "tail": 0}):
-            view.show(line)
+            if _is_attached(project, line["name"]):
+                view.show(line)
     except KeyboardInterrupt:
         view.say("stopping; Ctrl-C again leaves them running")
         body = json.dumps(

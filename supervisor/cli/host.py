@@ -113,7 +113,7 @@ def _load(path: Path) -> tuple[Project, dict[str, bytes]]:
     loaded = compose.load_project(
         [str(path)], project_name=None, project_dir=None, env=env, default_name=path.stem
     )
-    return collect(loaded.project, getattr(loaded, "variables", env))
+    return collect(loaded.project, loaded.variables)
 
 
 def until_signal() -> asyncio.Future[None]:

@@ -18,7 +18,8 @@ from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.daemon.settings import SettingsError, load_settings
 
 _VERBS = {
-    "project": ("up", "down", "config"),
+    "project": ("up", "down"),
+    "config": ("config",),
     "look": ("ps", "inspect", "why", "top", "stats", "events"),
     "act": ("start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait"),
     "logs": ("logs",),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -96,7 +94,7 @@ def up(
             return
     from supervisor.cli.grants import collect, request_body
 
-    project, contents = collect(project, getattr(loaded, "variables", os.environ))
+    project, contents = collect(project, loaded.variables)
     body = request_body(project, contents)
     base = f"/projects/{project.name}"
     client = context.client
@@ -183,24 +181,3 @@ def down(context: Context, volumes: bool, timeout: float | None) -> None:
         output.print_error(f"nothing of the project {name} is there")
     if failed:
         sys.exit(FAILED)
-
-
-@click.command()
-@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", help="What to print.")
-@click.option("-q", "--quiet", is_flag=True, help="Only check.")
-@click.option("--services", "only_services", is_flag=True, help="Only the names of the services.")
-@project_options
-@click.argument("services", nargs=-1)
-@click.pass_obj
-def config(context: Context, form: str, quiet: bool, only_services: bool, services: tuple[str, ...]) -> None:
-    """Check the files and print the resolved model: merged, interpolated, short forms made long."""
-    from supervisor.compose import config_document, to_yaml
-
-    document = config_document(context.load(services))
-    if quiet:
-        return
-    if only_services:
-        for name in document["services"]:
-            click.echo(name)
-        return
-    click.echo(json.dumps(document, indent=2) if form == "json" else to_yaml(document).rstrip())

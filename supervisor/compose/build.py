@@ -1,4 +1,4 @@
-"""`build` of a service, and `secrets` of the file, which builds read.
+"""`build` of a service, and its `pull_policy`.
 
 What cannot be kept here is an error; what only makes Docker's builder faster or chattier is a warning.
 Canonical forms are those of `docker compose config`.
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from supervisor.compose import keys
-from supervisor.compose.context import Context, Secret
+from supervisor.compose.context import Context
+from supervisor.compose.paths import is_remote
 from supervisor.compose.tree import Node, quote
 from supervisor.compose.values import plain_text, string_pairs
 from supervisor.core.build import BuildSecret, BuildSpec, PullPolicy
@@ -22,7 +23,6 @@ _POLICY = re.compile(
     r"always|never|build|if_not_present|missing|refresh|daily|weekly|every_(?:[0-9]+[wdhms])+"
 )
 _SECONDS = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_REMOTE = ("git@", "github.com/", "service:")
 _EXAMPLE = "build: ., or build: {context: ., dockerfile: Dockerfile}"
 _NO_EFFECT = {
     "cache_from": "the cache is this host's own; remove the key",
@@ -30,28 +30,6 @@ _NO_EFFECT = {
     "provenance": "no attestations are made; remove the key",
     "sbom": "no attestations are made; remove the key",
 }
-
-
-def read_secrets(context: Context, node: Node | None) -> dict[str, Secret]:
-    """The top-level `secrets`, by name; mistakes are noted."""
-    reader = context.reader
-    found: dict[str, Secret] = {}
-    if node is None:
-        return found
-    for name, value in (reader.entries(node, "secrets", "secrets: {token: {file: ./token}}") or {}).items():
-        path = f"secrets.{name}"
-        parts = reader.mapping(value, path, keys.SECRET, "{file: ./token}") or {}
-        file = reader.string(parts["file"], f"{path}.file", "./token") if "file" in parts else None
-        env = (
-            reader.string(parts["environment"], f"{path}.environment", "TOKEN")
-            if "environment" in parts
-            else None
-        )
-        if bool(file) == bool(env):
-            what = "it has both a file and a variable" if file else "it has neither a file nor a variable"
-            reader.bad(value, path, what, "write {file: ./token} or {environment: TOKEN}")
-        found[name] = Secret(context.absolute(file) if file else "", env or "")
-    return found
 
 
 def read_policy(context: Context, node: Node, path: str) -> tuple[PullPolicy, int, str]:
@@ -72,8 +50,7 @@ def read_policy(context: Context, node: Node, path: str) -> tuple[PullPolicy, in
             parts = re.findall(r"([0-9]+)([wdhms])", text)
             return "every", sum(int(count) * _SECONDS[unit] for count, unit in parts), text
         case _:
-            reader.bad(node, path, f"not supported yet: {text}", "write always or missing")
-            return "", 0, ""
+            return "every", _SECONDS["d"], text
 
 
 def read_build(context: Context, node: Node, path: str) -> tuple[BuildSpec | None, Document]:
@@ -147,7 +124,7 @@ class _Build:
 
     def _resolved(self, text: str) -> str:
         """A source of files: a path becomes absolute, anything else stays."""
-        return text if "://" in text or text.startswith(_REMOTE) else self._context.absolute(text)
+        return text if is_remote(text) else self._context.absolute(text)
 
     def _source(self) -> str:
         text = self._text("context", ".") if "context" in self._entries else "."
@@ -242,8 +219,21 @@ class _Build:
                     f"the secret {quote(source)} is not defined",
                     f"add `secrets: {{{source or 'token'}: {{file: ./token}}}}` at the top level",
                 )
+            elif known.origin == "external":
+                reader.bad(
+                    parts.get("source", item),
+                    where,
+                    f"the secret {quote(source)} is external, and no file that a build could read",
+                    "write {file: ./token} or {environment: TOKEN} at the top level",
+                )
             else:
-                found.append(BuildSecret(texts.get("target") or source, known.path, known.env))
+                found.append(
+                    BuildSecret(
+                        texts.get("target") or source,
+                        known.value if known.origin == "file" else "",
+                        known.value if known.origin == "environment" else "",
+                    )
+                )
             if "mode" in parts:
                 texts["mode"] = str(parts["mode"].text or parts["mode"].value)
             if {"uid", "gid", "mode"} & parts.keys():

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from supervisor.compose import paths
 from supervisor.compose.reader import Reader
+from supervisor.compose.tree import Node, plain
+from supervisor.core.grants import FileSource
 from supervisor.core.model import Volume
-
-
-class Secret(NamedTuple):
-    """A secret of the file, for builds: the path of one, or the name of a variable."""
-
-    path: str = ""
-    env: str = ""
+from supervisor.core.network import Network
 
 
 class Context(NamedTuple):
     """project_dir: relative paths start here (the directory of the first file). env: shell and `.env`.
 
-    volumes: the declared ones by key. project: its name. secrets: the declared ones by name.
+    volumes, networks, configs, secrets: the declared ones by key. project: its name. default_mode: the
+    network mode of a service that names none. keep_paths: relative ones stay as written, for `config` alone.
     """
 
     reader: Reader
@@ -29,12 +26,24 @@ class Context(NamedTuple):
     env: Mapping[str, str]
     volumes: Mapping[str, Volume] = MappingProxyType({})
     project: str = ""
-    secrets: Mapping[str, Secret] = MappingProxyType({})
+    secrets: Mapping[str, FileSource] = MappingProxyType({})
+    configs: Mapping[str, FileSource] = MappingProxyType({})
+    networks: Mapping[str, Network] = MappingProxyType({})
+    default_mode: str = "host"
+    keep_paths: bool = False
 
     def absolute(self, path: str) -> str:
         """A path as Compose resolves it: `~` is the home of the caller, an absolute path stays as written."""
-        if path == "~" or path.startswith("~/"):
-            path = self.env.get("HOME", "~") + path[1:]
-        if path.startswith("/"):
+        if self.keep_paths:
             return path
-        return posixpath.normpath(posixpath.join(self.project_dir, path))
+        return paths.absolute(path, self.project_dir, self.env.get("HOME", "~")) or self.project_dir
+
+    def extensions(self, node: Node) -> dict[str, Any]:
+        """The x- keys of a mapping, which have no meaning here, as plain values."""
+        if not isinstance(node.value, dict):
+            return {}
+        return {
+            key: plain(value)
+            for key, value in node.value.items()
+            if key.startswith("x-") and key != "x-shipkeeper"
+        }

@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from supervisor.compose import scalars
-from supervisor.compose.project import Loaded
+
+if TYPE_CHECKING:
+    from supervisor.compose.project import Loaded
 
 _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def config_document(loaded: Loaded) -> dict[str, Any]:
+def config_document(loaded: Loaded, *, env_files: bool = False) -> dict[str, Any]:
     """The project in Compose's canonical shape, of plain values; loading it gives the same project.
 
-    Environment files are part of `environment`, paths are absolute, durations and sizes are written as
-    Compose writes them, and `$` is doubled, as it will be interpolated again.
+    Environment files are part of `environment`, or stay what they are with `env_files`; paths are absolute,
+    durations and sizes are written as Compose writes them, and `$` is doubled, as it will be interpolated
+    again.
     """
     parts = loaded.documents
-    services = parts.get("services", {})
+    services = loaded.unresolved if env_files else parts.get("services", {})
     document: dict[str, Any] = {
         "name": loaded.project.name,
         "services": {name: dict(sorted(services[name].items())) for name in sorted(services)},
     }
-    for section in ("volumes", "secrets"):
+    for section in ("networks", "volumes", "secrets", "configs"):
         if parts.get(section):
             document[section] = parts[section]
     document |= parts.get("extensions", {})
     escaped: dict[str, Any] = _escape(document)
     return escaped
+
+
+def normalized(document: dict[str, Any], project: str, *, networked: bool) -> dict[str, Any]:
+    """A merged document with the names of its resources, and with the default network where it is used."""
+    found = {key: value for key, value in document.items() if key != "name"}
+    services = found.get("services")
+    if networked and isinstance(services, dict):
+        joined = False
+        for name, service in services.items():
+            if not isinstance(service, dict) or "network_mode" in service or "provider" in service:
+                continue
+            if not service.get("networks"):
+                services[name] = service | {"networks": {"default": None}}
+            places = services[name]["networks"]
+            joined = joined or (isinstance(places, dict) and "default" in places)
+        if joined and isinstance(found.get("networks", {}), dict):
+            found["networks"] = {"default": None} | found.get("networks", {})
+    for section in ("networks", "volumes", "configs", "secrets"):
+        resources = found.get(section)
+        if isinstance(resources, dict):
+            found[section] = {
+                key: _with_name(value, key, project) if isinstance(value, dict | None) else value
+                for key, value in resources.items()
+            }
+    return found
+
+
+def _with_name(resource: dict[str, Any] | None, key: str, project: str) -> dict[str, Any]:
+    external = str((resource or {}).get("external")).lower() == "true"
+    return {"name": key if external else f"{project}_{key}"} | (resource or {})
 
 
 def _escape(value: Any) -> Any:

@@ -13,21 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from supervisor.compose import dotenv
+from supervisor.compose.filebytes import read_bytes, why
 from supervisor.compose.problems import Findings, Mark
-from supervisor.compose.service import Draft, EnvFile
+from supervisor.compose.service import Draft
+from supervisor.compose.servicekeys import EnvFile
 from supervisor.compose.template import Lookup
 from supervisor.compose.yamltext import MAX_BYTES
-
-
-def read_bytes(path: str) -> bytes:
-    """The bytes of a file, at most one more than MAX_BYTES of it. Raises OSError (also for a directory)."""
-    with Path(path).open("rb") as file:
-        return file.read(MAX_BYTES + 1)
-
-
-def why(error: OSError) -> str:
-    """The reason of an OSError in lower case, without number and name."""
-    return (error.strerror or str(error)).lower()
 
 
 def project_variables(
@@ -38,16 +29,23 @@ def project_variables(
     if not files and env.get("COMPOSE_DISABLE_ENV_FILE", "").lower() not in ("1", "t", "true"):
         default = os.path.join(project_dir, ".env")  # noqa: PTH118 - the text is part of messages
         files = [default] if Path(default).is_file() else []
+    return file_variables(files, env.get, findings) | dict(env)
+
+
+def file_variables(
+    files: Sequence[str], lookup: Lookup, findings: Findings, place: Mark | None = None
+) -> dict[str, str]:
+    """The variables of environment files, the later over the earlier. place: where they are named."""
     found: dict[str, str] = {}
     for file in files:
-        text = _text(file, "", Mark(file), findings)
+        text = _text(file, "", place or Mark(file), findings)
         if text is None:
             continue
         try:
-            found = dotenv.parse(text, env.get, found)
+            found = dotenv.parse(text, lookup, found)
         except dotenv.EnvFileError as error:
             findings.error(Mark(file, error.line, 1), "", f"cannot read the file: {error}", error.hint)
-    return found | dict(env)
+    return found
 
 
 def _text(file: str, path: str, place: Mark, findings: Findings) -> str | None:
@@ -88,6 +86,21 @@ def service_environment(
     for number, file in enumerate(draft.env_files):
         found = _apply(file, f"services.{draft.spec.name}.env_file[{number}]", lookup, found, findings)
     return {**found, **written}
+
+
+def _nothing(_name: str) -> None:
+    return None
+
+
+def service_labels(draft: Draft, findings: Findings) -> dict[str, str]:
+    """The labels of a service: those of its label files, the later over the earlier, then its own.
+
+    As in Compose a label file may use its own earlier lines, and no variables of the project.
+    """
+    found: dict[str, str] = {}
+    for number, file in enumerate(draft.label_files):
+        found = _apply(file, f"services.{draft.spec.name}.label_file[{number}]", _nothing, found, findings)
+    return found | dict(draft.spec.labels)
 
 
 def _apply(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from supervisor.compose.envfiles import project_variables
@@ -19,16 +19,16 @@ OVERRIDE_NAMES = (
 )
 
 
-def find_files(start_dir: str, env: Mapping[str, str]) -> list[str]:
+def find_files(start_dir: str, env: Mapping[str, str], env_files: Sequence[str] = ()) -> list[str]:
     """The Compose files for a command in `start_dir`, as absolute paths.
 
-    COMPOSE_FILE (from `env`, else from `.env` in start_dir) names them, separated by
+    COMPOSE_FILE (from `env`, else from `env_files`, or `.env` in start_dir) names them, separated by
     COMPOSE_PATH_SEPARATOR or ":"; otherwise the first of FILE_NAMES in start_dir or its nearest parent,
     with its override file if there is one. Raises ComposeError.
     """
     start = os.path.abspath(start_dir)  # noqa: PTH100 - not resolved: the name of a link stays
     findings = Findings()
-    variables = project_variables(start, env, (), findings)
+    variables = project_variables(start, env, env_files, findings)
     if findings.errors:
         raise ComposeErrors(findings.errors)
     if named := variables.get("COMPOSE_FILE"):

@@ -12,10 +12,13 @@ from supervisor.compose.tree import Node
 class Interpolation:
     """Replaces variables in the values of a document, and notes those without a value once each."""
 
-    def __init__(self, variables: Mapping[str, str], findings: Findings) -> None:
+    def __init__(
+        self, variables: Mapping[str, str], findings: Findings, told: set[str] | None = None
+    ) -> None:
+        """told: names that were noted already, in other files; grows."""
         self.variables = variables
         self.findings = findings
-        self.told: set[str] = set()
+        self.told = set() if told is None else told
 
     def node(self, node: Node, path: str) -> Node:
         """A node with the values of its variables. path: of the node, for what is noted."""

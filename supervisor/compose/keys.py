@@ -1,110 +1,115 @@
-"""Every key of the Compose specification (compose-spec.json, 2020-12 schema): what is built, what is not yet.
+"""Every key of the Compose specification (compose-spec.json, 2020-12 schema): what is read, what is refused.
 
-A key that is not built is an error that says what to do, never silence: a service that comes up without
-its ports, its health check or its secrets is worse than one that does not come up.
+A key that cannot be kept is an error that says why, never silence: a service that comes up without its
+ports, its health check or its secrets is worse than one that does not come up. There are two kinds: those
+that one host without a container engine never has (`refused` of each mapping), and those of `NOT_YET`, which
+are read, but whose executing part is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from supervisor.compose.names import words
 from supervisor.compose.reader import Keys
 
-_REMOVE = "remove the key"
 _NETWORKS = "project networks come in a later version; use `network_mode: host` or `none` until then"
-_IMAGES = "the image has to be in the store: `shipkeeper load` or `import` puts it there; remove the key"
 _HOOKS = "put it into the command of the service"
 _FILES = "bind the file with `volumes: [./file:/run/secrets/file:ro]`"
-_NAMESPACE = "every service has a namespace of its own; remove the key"
-_CPU = "use `cpus` or `cpu_shares`"
+_CONDITION = "write service_started, and let the service wait for what it needs"
+_RESOLVER = "the host's resolv.conf is used; remove the key"
+
+NOT_YET: Mapping[tuple[str, str], str] = {
+    # Without this line a service that names neither networks nor network_mode is in the network `default`.
+    ("a Compose file", "networks"): _NETWORKS,
+    ("a Compose file", "configs"): _FILES,
+    ("a service", "configs"): _FILES,
+    ("a service", "blkio_config"): "use `cpu_shares`, or limit the disk on the host",
+    ("a service", "cpuset"): "use `cpus` or `cpu_shares`",
+    ("a service", "dns"): _RESOLVER,
+    ("a service", "dns_opt"): _RESOLVER,
+    ("a service", "dns_search"): _RESOLVER,
+    ("a service", "domainname"): "use `hostname`",
+    ("a service", "expose"): _NETWORKS,
+    ("a service", "external_links"): _NETWORKS,
+    ("a service", "extra_hosts"): "write the name into the host's /etc/hosts",
+    ("a service", "healthcheck"): "remove it; the restart policy acts on the exit of the service",
+    ("a service", "links"): _NETWORKS,
+    ("a service", "mac_address"): _NETWORKS,
+    ("a service", "networks"): _NETWORKS,
+    ("a service", "ports"): (
+        "with `network_mode: host` a service listens on the host's ports itself; remove the key"
+    ),
+    ("a service", "post_start"): _HOOKS,
+    ("a service", "pre_start"): _HOOKS,
+    ("a service", "pre_stop"): _HOOKS,
+    ("a service", "scale"): "write a service for each instance",
+    ("a service", "secrets"): _FILES,
+    ("deploy", "replicas"): "write a service for each instance",
+    ("depends_on", "service_healthy"): _CONDITION,
+    ("depends_on", "service_completed_successfully"): _CONDITION,
+    ("network_mode", "bridge"): "write host or none",
+    ("network_mode", "service:"): "write host or none",
+    ("network_mode", "container:"): "write host or none",
+    ("a volume", "driver_opts"): "mount the device on the host and bind it into the service",
+    ("a volume mount", "subpath"): "mount the whole volume",
+    ("a mount", "image"): "mount a volume, or copy the files with `COPY --from` in a build",
+    ("x-shipkeeper", "probe"): "remove it; the restart policy acts on the exit of the service",
+    ("x-shipkeeper", "on_unhealthy"): "remove it; the restart policy acts on the exit of the service",
+}
+"""(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
+
 _WINDOWS = "it has a meaning on Windows only; remove the key"
 _ENGINE = "it needs a container engine; remove the key"
+_REALTIME = "the kernels of distributions schedule no groups in real time; use `cpus` or `cpu_shares`"
 
 SERVICE = Keys(
     "a service",
     words(
-        "build cap_add cap_drop command container_name cpu_shares cpus depends_on deploy devices"
-        " entrypoint env_file environment group_add hostname image init labels logging mem_limit"
-        " mem_reservation memswap_limit network_mode oom_score_adj pids_limit privileged profiles"
-        " pull_policy read_only restart security_opt stdin_open stop_grace_period stop_signal sysctls"
-        " tmpfs tty ulimits user volumes working_dir x-shipkeeper"
+        "annotations attach blkio_config build cap_add cap_drop cgroup command configs container_name"
+        " cpu_period cpu_quota cpu_shares cpus cpuset depends_on deploy develop devices dns dns_opt"
+        " dns_search domainname entrypoint env_file environment expose extends external_links extra_hosts"
+        " group_add healthcheck hostname image init ipc isolation label_file labels links logging"
+        " mac_address mem_limit mem_reservation mem_swappiness memswap_limit network_mode networks"
+        " oom_kill_disable oom_score_adj pid pids_limit platform ports post_start pre_start pre_stop"
+        " privileged profiles pull_policy pull_refresh_after read_only restart runtime scale secrets"
+        " security_opt shm_size stdin_open stop_grace_period stop_signal sysctls tmpfs tty ulimits user"
+        " userns_mode uts volumes volumes_from working_dir x-shipkeeper"
     ),
     {
-        "annotations": "use `labels`",
-        "attach": _REMOVE,
-        "blkio_config": _REMOVE,
-        "cgroup": _NAMESPACE,
-        "cgroup_parent": "every service has a cgroup of its own; remove the key",
-        "configs": _FILES,
+        "cgroup_parent": "every service has a cgroup of its own below the supervisor's; remove the key",
         "cpu_count": _WINDOWS,
         "cpu_percent": _WINDOWS,
-        "cpu_period": _CPU,
-        "cpu_quota": _CPU,
-        "cpu_rt_period": _CPU,
-        "cpu_rt_runtime": _CPU,
-        "cpuset": _CPU,
+        "cpu_rt_period": _REALTIME,
+        "cpu_rt_runtime": _REALTIME,
         "credential_spec": _WINDOWS,
-        "develop": _REMOVE,
-        "device_cgroup_rules": "name the devices in `devices`",
-        "dns": "the host's resolv.conf is used; remove the key",
-        "dns_opt": "the host's resolv.conf is used; remove the key",
-        "dns_search": "the host's resolv.conf is used; remove the key",
-        "domainname": "use `hostname`",
-        "expose": _NETWORKS,
-        "extends": "write a YAML anchor and `<<: *anchor`, or several files with -f",
-        "external_links": _NETWORKS,
-        "extra_hosts": "write the name into the host's /etc/hosts",
-        "gpus": "name the devices in `devices`",
-        "healthcheck": "remove it; the restart policy acts on the exit of the service",
-        "ipc": _NAMESPACE,
-        "isolation": _WINDOWS,
-        "label_file": "use `labels`",
-        "links": _NETWORKS,
-        "mac_address": _NETWORKS,
-        "mem_swappiness": "use `memswap_limit`",
+        "device_cgroup_rules": "a device is let in by its node; name the devices in `devices`",
+        "gpus": "there is no vendor's hook that prepares them; name the devices in `devices`",
         "models": _ENGINE,
-        "networks": _NETWORKS,
-        "oom_kill_disable": "use `oom_score_adj`",
-        "pid": _NAMESPACE,
-        "platform": _IMAGES,
-        "ports": "with `network_mode: host` a service listens on the host's ports itself; remove the key",
-        "post_start": _HOOKS,
-        "pre_start": _HOOKS,
-        "pre_stop": _HOOKS,
         "provider": _ENGINE,
-        "pull_refresh_after": _IMAGES,
-        "runtime": _ENGINE,
-        "scale": "write a service for each instance",
-        "secrets": _FILES,
-        "shm_size": "write `tmpfs: [/dev/shm:size=256m]`",
-        "storage_opt": _ENGINE,
-        "use_api_socket": _ENGINE,
-        "userns_mode": _NAMESPACE,
-        "uts": _NAMESPACE,
-        "volumes_from": "name the volumes in `volumes`",
+        "storage_opt": "the upper layer is a directory of the host; set a quota there, and remove the key",
+        "use_api_socket": "bind the supervisor's socket with `volumes`",
     },
 )
 
 TOP = Keys(
     "a Compose file",
-    frozenset(("name", "services", "secrets", "volumes", "version")),
-    {
-        "configs": _FILES,
-        "include": "give the files with several -f",
-        "models": _ENGINE,
-        "networks": _NETWORKS,
-    },
+    frozenset(("configs", "include", "name", "networks", "services", "secrets", "volumes", "version")),
+    {"models": _ENGINE},
 )
 
+_DRIVER = "there are no drivers of secrets and configs; write {file: ./token} or {environment: TOKEN}"
 SECRET = Keys(
     "a secret",
-    frozenset(("file", "environment", "name", "labels")),
-    {
-        "external": "write {file: ./token} or {environment: TOKEN}",
-        "driver": _ENGINE,
-        "driver_opts": _ENGINE,
-        "template_driver": _ENGINE,
-    },
+    frozenset(("file", "environment", "external", "name", "labels")),
+    {"driver": _DRIVER, "driver_opts": _DRIVER, "template_driver": _DRIVER},
 )
+CONFIG = Keys(
+    "a config",
+    frozenset(("file", "environment", "content", "external", "name", "labels")),
+    {"template_driver": _DRIVER},
+)
+GRANT = Keys("a config or secret of a service", frozenset(("source", "target", "uid", "gid", "mode")))
 BUILD = Keys(
     "a build",
     words(
@@ -120,56 +125,79 @@ BUILD = Keys(
 )
 BUILD_SECRET = Keys("a secret of a build", frozenset(("source", "target", "uid", "gid", "mode")))
 
-VOLUME = Keys(
-    "a volume",
-    frozenset(("name", "external", "labels", "driver")),
-    {"driver_opts": "mount the device on the host and bind it into the service"},
+VOLUME = Keys("a volume", frozenset(("name", "external", "labels", "driver", "driver_opts")))
+NETWORK = Keys(
+    "a network",
+    words("name driver driver_opts ipam external internal enable_ipv4 enable_ipv6 attachable labels"),
 )
+IPAM = Keys("ipam", frozenset(("driver", "config", "options")))
+POOL = Keys("an address pool", frozenset(("subnet", "ip_range", "gateway", "aux_addresses")))
+ATTACHMENT = Keys(
+    "a service's place in a network",
+    words(
+        "aliases interface_name ipv4_address ipv6_address link_local_ips mac_address driver_opts priority"
+        " gw_priority"
+    ),
+)
+PORT = Keys("a port", words("name mode host_ip target published protocol app_protocol"))
 
 DEPLOY = Keys(
     "deploy",
-    frozenset(("resources", "restart_policy", "placement")),
-    {
-        "endpoint_mode": _NETWORKS,
-        "labels": "use the `labels` of the service",
-        "mode": _REMOVE,
-        "replicas": "write a service for each instance",
-        "rollback_config": _REMOVE,
-        "update_config": _REMOVE,
-    },
+    words(
+        "endpoint_mode labels mode placement replicas resources restart_policy rollback_config update_config"
+    ),
+)
+PLACEMENT = Keys("deploy.placement", frozenset(("constraints", "preferences", "max_replicas_per_node")))
+PREFERENCE = Keys("a placement preference", frozenset(("spread",)))
+UPDATE = Keys(
+    "deploy.update_config", words("parallelism delay failure_action monitor max_failure_ratio order")
 )
 RESOURCES = Keys("deploy.resources", frozenset(("limits", "reservations")))
 LIMITS = Keys("deploy.resources.limits", frozenset(("cpus", "memory", "pids")))
 RESERVATIONS = Keys(
     "deploy.resources.reservations",
-    frozenset(("memory",)),
+    frozenset(("cpus", "memory")),
     {
-        "cpus": "use `cpu_shares`",
-        "devices": "name the devices in `devices`",
-        "generic_resources": _REMOVE,
+        "devices": "there is no vendor's hook that prepares them; name the devices in `devices`",
+        "generic_resources": "only a swarm counts them; remove the key",
     },
 )
 RESTART_POLICY = Keys("deploy.restart_policy", frozenset(("condition", "delay", "max_attempts", "window")))
 MOUNT = Keys(
     "a mount",
-    frozenset(("type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs")),
-    {"image": _IMAGES},
+    frozenset(("type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image")),
 )
 MOUNT_BIND = Keys("a bind mount", frozenset(("propagation", "create_host_path", "recursive", "selinux")))
-MOUNT_VOLUME = Keys(
-    "a volume mount",
-    frozenset(("nocopy",)),
-    {"subpath": "mount the whole volume", "labels": "give the labels to the volume at the top level"},
-)
+MOUNT_VOLUME = Keys("a volume mount", frozenset(("nocopy", "subpath", "labels")))
 MOUNT_TMPFS = Keys("a tmpfs mount", frozenset(("size", "mode")))
+MOUNT_IMAGE = Keys("an image mount", frozenset(("subpath",)))
 DEVICE = Keys("a device", frozenset(("source", "target", "permissions")))
 ULIMIT = Keys("a ulimit", frozenset(("soft", "hard")))
+BLKIO = Keys(
+    "blkio_config",
+    frozenset(("weight",)),
+    dict.fromkeys(
+        ("weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"),
+        "limits of single devices are not kept; use `weight`",
+    ),
+)
 ENV_FILE = Keys("env_file", frozenset(("path", "required", "format")))
 DEPENDENCY = Keys("depends_on", frozenset(("condition", "required", "restart")))
 LOGGING = Keys("logging", frozenset(("driver", "options")))
 LOG_OPTIONS = Keys("logging.options", frozenset(("max-size", "max-file")))
+HEALTHCHECK = Keys("healthcheck", words("disable interval retries test timeout start_period start_interval"))
+PROBE = Keys("x-shipkeeper.probe", frozenset(("http", "tcp", "command")))
+HOOK = Keys("a hook", frozenset(("command", "user", "privileged", "working_dir", "environment")))
+PRE_START = Keys("a hook", HOOK.known | {"image", "per_replica"})
+DEVELOP = Keys("develop", frozenset(("watch",)))
+WATCH = Keys("develop.watch", words("path action target ignore include exec initial_sync"))
 EXTENSION = Keys(
     "x-shipkeeper",
-    words("rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after"),
+    words(
+        "rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after probe"
+        " on_unhealthy"
+    ),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))
+INCLUDE = Keys("include", frozenset(("path", "project_directory", "env_file")))
+EXTENDS = Keys("extends", frozenset(("service", "file")))

@@ -6,7 +6,9 @@ for which a `deploy.resources.limits` that leaves a limit out says 0. 0 and -1 m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from supervisor.compose import keys
@@ -26,7 +28,27 @@ _SAME = {
     "mem_reservation": ("reservations", "memory"),
 }
 _SIZES = ("mem_limit", "memswap_limit", "mem_reservation")
-LIMIT_KEYS = (*_SIZES, "cpus", "cpu_shares", "pids_limit")
+LIMIT_KEYS = (
+    *_SIZES,
+    "blkio_config",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_shares",
+    "cpus",
+    "cpuset",
+    "mem_swappiness",
+    "oom_kill_disable",
+    "pids_limit",
+)
+_CPUSET = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
+_WHOLE = {
+    # key -> (example, lowest, highest)
+    "cpu_shares": ("512", 0, 262_144),
+    "cpu_quota": ("50000", -1, 10**12),
+    "cpu_period": ("100000", 0, 1_000_000),
+    "mem_swappiness": ("60", -1, 100),
+    "pids_limit": ("100, or -1 for no limit", -1, 4_194_304),
+}
 
 
 def _figure(context: Context, key: str, node: Node, path: str) -> float | None:
@@ -48,9 +70,50 @@ def _figure(context: Context, key: str, node: Node, path: str) -> float | None:
             reader.bad(node, path, f"range of CPUs is from 0.01 on, not {cpus:g}", "write 0.5 for half a CPU")
             return None
         return cpus
-    if key == "cpu_shares":
-        return reader.integer(node, path, "512", 0, 262_144)
-    return reader.integer(node, path, "100, or -1 for no limit", -1, 4_194_304)
+    example, low, high = _WHOLE[key]
+    value = reader.integer(node, path, example, low, high)
+    if value is not None and 0 < value < 1000 and key in ("cpu_quota", "cpu_period"):
+        reader.bad(node, path, f"{value} is below a millisecond, 1000", f"write {example}")
+        return None
+    return value
+
+
+def _block_weight(context: Context, node: Node, path: str) -> tuple[int | None, dict[str, Any]]:
+    """`blkio_config`, of which the weight can be kept."""
+    entries = context.reader.mapping(node, path, keys.BLKIO, "{weight: 300}") or {}
+    if "weight" not in entries:
+        return None, {}
+    weight = context.reader.integer(entries["weight"], f"{path}.weight", "300", 0, 1000)
+    if weight is not None and 0 < weight < 10:
+        context.reader.bad(entries["weight"], f"{path}.weight", f"{weight} is below 10", "write 10 to 1000")
+    return weight or None, {"weight": weight} if weight else {}
+
+
+def _words(
+    context: Context, entries: Mapping[str, Node], path: str, model: Limits, document: dict[str, Any]
+) -> Limits:
+    """The limits that are no figures: `cpuset`, `oom_kill_disable`, `blkio_config`."""
+    reader = context.reader
+    if "cpuset" in entries:
+        cpus = reader.string(entries["cpuset"], f"{path}.cpuset", '"0-1"')
+        if cpus and not _CPUSET.fullmatch(cpus):
+            reader.bad(
+                entries["cpuset"], f"{path}.cpuset", f"{quote(cpus)} is no list of CPUs", 'write "0,2-3"'
+            )
+        elif cpus:
+            model = replace(model, cpuset=cpus)
+            document["cpuset"] = cpus
+    if "oom_kill_disable" in entries and reader.boolean(
+        entries["oom_kill_disable"], f"{path}.oom_kill_disable"
+    ):
+        model = replace(model, oom_kill_disable=True)
+        document["oom_kill_disable"] = True
+    if "blkio_config" in entries:
+        weight, document["blkio_config"] = _block_weight(
+            context, entries["blkio_config"], f"{path}.blkio_config"
+        )
+        model = replace(model, blkio_weight=weight)
+    return model
 
 
 def limits(
@@ -61,9 +124,11 @@ def limits(
     resources: the node of `deploy.resources`.
     """
     found = {
-        key: _figure(context, key, entries[key], f"{path}.{key}") for key in LIMIT_KEYS if key in entries
+        key: _figure(context, key, entries[key], f"{path}.{key}")
+        for key in (*_SIZES, "cpus", *_WHOLE)
+        if key in entries
     }
-    deployed, sections = _resources(context, resources, f"{path}.deploy.resources")
+    deployed, sections, reserved = _resources(context, resources, f"{path}.deploy.resources")
     for key, (section, name) in _SAME.items():
         here = found.get(key)
         if here and section in sections and deployed.get(key, 0) != here:
@@ -76,22 +141,34 @@ def limits(
         elif not here and deployed.get(key) is not None:
             found[key] = deployed[key]
     _memory_rules(context, entries, resources, found, path)
-    document = {key: _canonical(key, found[key]) for key in LIMIT_KEYS if key in entries and found[key]}
+    document = {key: _canonical(key, found[key]) for key in found if key in entries and found[key]}
+    if found.get("cpus") and (found.get("cpu_quota") or found.get("cpu_period")):
+        other = "cpu_quota" if found.get("cpu_quota") else "cpu_period"
+        context.reader.bad(
+            entries[other],
+            f"{path}.{other}",
+            f"cpus and {other} say the same in two ways, and exclude each other",
+            "keep `cpus`",
+        )
     below: dict[str, Any] | None = None
     if resources is not None:
         below = {section: {} for section in sections}
+        if reserved:
+            below["reservations"] |= reserved
         for key, (section, name) in _SAME.items():
             if deployed.get(key):
                 below[section][name] = _canonical(key, deployed[key])
-    return _model(found), document, below
+    model = _words(context, entries, path, _model(found), document)
+    return model, document, below
 
 
 def _resources(
     context: Context, node: Node | None, path: str
-) -> tuple[dict[str, float | None], tuple[str, ...]]:
-    """What `deploy.resources` limits, by the service-level key, and which sections it has."""
+) -> tuple[dict[str, float | None], tuple[str, ...], dict[str, float]]:
+    """What `deploy.resources` limits, by the service-level key, its sections, and what it only reserves."""
+    reserved: dict[str, float] = {}
     if node is None:
-        return {}, ()
+        return {}, (), reserved
     reader = context.reader
     sections = reader.mapping(node, path, keys.RESOURCES, "{limits: {memory: 512m}}") or {}
     found: dict[str, float | None] = {}
@@ -100,9 +177,16 @@ def _resources(
             continue
         where = f"{path}.{section}"
         for name, value in (reader.mapping(sections[section], where, closed, "{memory: 512m}") or {}).items():
+            if (section, name) == ("reservations", "cpus"):
+                # It says where a swarm may put a service; on one host every place is the same.
+                cpus = _figure(context, "cpus", value, f"{where}.{name}")
+                extra = cpus if cpus is None or cpus != int(cpus) else int(cpus)
+                if extra:
+                    reserved[name] = extra
+                continue
             key = next(key for key, place in _SAME.items() if place == (section, name))
             found[key] = _figure(context, key, value, f"{where}.{name}")
-    return found, tuple(sections)
+    return found, tuple(sections), reserved
 
 
 def _memory_rules(
@@ -142,6 +226,8 @@ def _canonical(key: str, value: float | None) -> object:
         return None
     if key in _SIZES:
         return str(int(value))
+    if key == "mem_swappiness":
+        return str(int(value))
     return float(value) if key == "cpus" and value != int(value) else int(value)
 
 
@@ -151,6 +237,7 @@ def _model(found: Mapping[str, float | None]) -> Limits:
         return int(value) if value is not None and value > 0 else None
 
     swap = found.get("memswap_limit")
+    swappiness = found.get("mem_swappiness")
     return Limits(
         memory_bytes=positive("mem_limit"),
         memory_swap_bytes=int(swap) if swap else None,
@@ -158,6 +245,9 @@ def _model(found: Mapping[str, float | None]) -> Limits:
         cpus=found.get("cpus") or None,
         cpu_shares=positive("cpu_shares"),
         pids=positive("pids_limit"),
+        cpu_quota_us=positive("cpu_quota"),
+        cpu_period_us=positive("cpu_period"),
+        memory_swappiness=None if swappiness is None or swappiness < 0 else int(swappiness),
     )
 
 

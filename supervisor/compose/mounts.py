@@ -15,11 +15,14 @@ from supervisor.compose.context import Context
 from supervisor.compose.names import TMPFS_FLAGS, TMPFS_VALUES
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, describe, quote
+from supervisor.compose.values import string_pairs
 from supervisor.core.model import Device, Mount
+from supervisor.core.reference import InvalidReferenceError, parse_reference
 
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 _NO_EFFECT = ("cached", "delegated", "consistent", "default")
 _SHORT_OPTIONS = ("ro", "rw", "nocopy", "z", "Z", *_PROPAGATIONS, *_NO_EFFECT)
+_KINDS = ("bind", "volume", "tmpfs", "image")
 _EXAMPLE = "./data:/data, name:/data, or {type: bind, source: ./data, target: /data}"
 
 Pair = tuple[Mount, dict[str, Any]]
@@ -92,18 +95,23 @@ def _long(context: Context, item: Node, where: str) -> Pair | None:
         reader.bad(item, where, "a mount needs a type", "add `type: bind`, `volume` or `tmpfs`")
         return None
     kind = reader.string(entries["type"], f"{where}.type", "bind")
-    if kind in ("cluster", "npipe", "image"):
+    if kind in ("cluster", "npipe"):
         reader.bad(
-            entries["type"], f"{where}.type", f"not supported yet: type {kind}", "use bind, volume or tmpfs"
+            entries["type"], f"{where}.type", f"not supported: type {kind}", "use bind, volume or tmpfs"
         )
         return None
-    kind = kind and reader.choice(entries["type"], f"{where}.type", ("bind", "volume", "tmpfs"))
+    kind = kind and reader.choice(entries["type"], f"{where}.type", _KINDS)
+    if kind == "image" and not reader.built(
+        entries["type"].mark, f"{where}.type", "a mount", "image", "type image"
+    ):
+        return None
     target = _given(context, entries, where, "target", "/data")
     source = _given(context, entries, where, "source", "./data")
     read_only = "read_only" in entries and reader.boolean(entries["read_only"], f"{where}.read_only")
+    consistency = ""
     if "consistency" in entries:
-        reader.string(entries["consistency"], f"{where}.consistency", "cached")
-    for other in ("bind", "volume", "tmpfs"):
+        consistency = reader.string(entries["consistency"], f"{where}.consistency", "cached") or ""
+    for other in _KINDS:
         if other in entries and kind and other != kind:
             reader.bad(
                 entries[other],
@@ -117,14 +125,32 @@ def _long(context: Context, item: Node, where: str) -> Pair | None:
         reader.bad(item, where, "a mount needs a target", "add `target: /path/in/the/service`")
     if kind == "bind" and "source" not in entries:
         reader.bad(item, where, "a bind mount needs a source", "add `source: ./path`")
+    if kind == "image" and "source" not in entries:
+        reader.bad(item, where, "an image mount needs a source", "add `source: debian:bookworm`")
+    if kind == "image" and source is not None:
+        try:
+            source_image = str(parse_reference(source))
+        except InvalidReferenceError as error:
+            reader.bad(entries["source"], f"{where}.source", str(error), "write name:tag")
+            return None
+    else:
+        source_image = ""
     if kind == "tmpfs" and source is not None:
         reader.bad(entries["source"], f"{where}.source", "a tmpfs has no source", "remove it")
     inner = _options(context, entries.get(kind), kind, f"{where}.{kind}")
-    if target is None or (kind == "bind" and source is None):
+    if target is None or (kind in ("bind", "image") and source is None):
         return None
     if kind == "bind" and source is not None:
         source = context.absolute(source)
-    described = {"type": kind, "source": source, "inner": inner, "bare": kind not in entries}
+    described = {
+        "type": kind,
+        "source": source,
+        "image": source_image,
+        "inner": inner,
+        "bare": kind not in entries,
+        "consistency": consistency,
+        "extensions": context.extensions(item),
+    }
     return _mount(context, item, where, described, target, read_only=bool(read_only))
 
 
@@ -141,7 +167,12 @@ def _given(context: Context, entries: dict[str, Node], where: str, key: str, exa
 def _options(context: Context, node: Node | None, kind: str, where: str) -> dict[str, Any]:
     """The options of a long mount in canonical form."""
     reader = context.reader
-    closed = {"bind": keys.MOUNT_BIND, "volume": keys.MOUNT_VOLUME, "tmpfs": keys.MOUNT_TMPFS}[kind]
+    closed = {
+        "bind": keys.MOUNT_BIND,
+        "volume": keys.MOUNT_VOLUME,
+        "tmpfs": keys.MOUNT_TMPFS,
+        "image": keys.MOUNT_IMAGE,
+    }[kind]
     entries = reader.mapping(node, where, closed, "{}") if node is not None else None
     found: dict[str, Any] = {}
     for key, value in (entries or {}).items():
@@ -153,16 +184,18 @@ def _options(context: Context, node: Node | None, kind: str, where: str) -> dict
                 if reader.boolean(value, inner) is False:
                     found[key] = False
             case "recursive":
-                if reader.choice(value, inner, ("enabled", "disabled", "writable", "readonly")) not in (
-                    None,
-                    "enabled",
-                ):
+                found[key] = reader.choice(value, inner, ("enabled", "disabled", "writable", "readonly"))
+                if found[key] not in (None, "enabled"):
                     reader.bad(value, inner, "not supported yet: only `enabled`", "remove the key")
             case "selinux":
                 found[key] = reader.choice(value, inner, ("z", "Z"))
             case "nocopy":
                 if reader.boolean(value, inner):
                     found[key] = True
+            case "subpath":
+                found[key] = _subpath(context, value, inner) or None
+            case "labels":
+                found[key] = dict(sorted(string_pairs(context, value, inner).items())) or None
             case "size":
                 size = reader.size(value, inner, "64m")
                 if size is not None and size < 0:
@@ -170,11 +203,20 @@ def _options(context: Context, node: Node | None, kind: str, where: str) -> dict
                 elif size is not None:
                     found[key] = str(size)
             case _:
-                found[key] = _mode(context, value, inner)
+                found[key] = file_mode(context, value, inner)
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _mode(context: Context, node: Node, where: str) -> int | None:
+def _subpath(context: Context, node: Node, where: str) -> str | None:
+    """A path inside a volume or an image, that does not lead out of it."""
+    text = context.reader.string(node, where, "data/app")
+    if text and (text.startswith("/") or ".." in text.split("/")):
+        context.reader.bad(node, where, f"{quote(text)} leads out of the volume", "write data/app")
+        return None
+    return text
+
+
+def file_mode(context: Context, node: Node, where: str) -> int | None:
     """A file mode: an octal number, or a string of octal digits."""
     value = node.value
     if isinstance(value, str) and re.fullmatch(r"(0o)?[0-7]{1,5}", value):
@@ -202,8 +244,13 @@ def _mount(
     document["target"] = clean
     if read_only:
         document["read_only"] = True
+    if described.get("consistency"):
+        document["consistency"] = described["consistency"]
     if not described.get("bare"):
         document[kind] = inner
+    document |= described.get("extensions", {})
+    if kind == "image":
+        source, read_only = described["image"], True
     if kind == "volume" and source is not None:
         declared = context.volumes.get(source)
         if declared is None:
@@ -227,7 +274,7 @@ def _mount(
             inner.get("create_host_path", True),
             inner.get("propagation"),
             inner.get("nocopy", False),
-            None,
+            inner.get("subpath"),
             int(inner["size"]) if "size" in inner else None,
             inner.get("mode"),
         ),

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from supervisor.compose import units
-from supervisor.compose.problems import Findings, nearest
+from supervisor.compose.problems import Findings, Mark, nearest
 from supervisor.compose.tree import Node, describe, quote
 
 _BOOLEANS = {
@@ -30,20 +30,32 @@ _BOOLEANS = {
 class Keys(NamedTuple):
     """The closed set of keys of a mapping.
 
-    known: are read. later: belong to the specification, but are not built yet; the value says what to do.
-    what: names the mapping in messages.
+    known: are read. refused: belong to the specification, but one host without an engine has no such thing;
+    the value says why, or what to do. what: names the mapping in messages.
     """
 
     what: str
     known: frozenset[str]
-    later: Mapping[str, str] = MappingProxyType({})
+    refused: Mapping[str, str] = MappingProxyType({})
 
 
 class Reader:
     """Typed access to nodes."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(
+        self, findings: Findings, not_yet: Mapping[tuple[str, str], str] = MappingProxyType({})
+    ) -> None:
+        """not_yet: as `keys.NOT_YET`."""
         self.findings = findings
+        self.not_yet = not_yet
+
+    def built(self, mark: Mark, path: str, what: str, word: str, shown: str = "") -> bool:
+        """Whether a key or value has an executing part; noted if not."""
+        hint = self.not_yet.get((what, word))
+        if hint is None:
+            return True
+        self.findings.error(mark, path, f"not supported yet: {shown or f'`{word}` in {what}'}", hint)
+        return False
 
     def wrong(self, node: Node, path: str, expected: str, example: str) -> None:
         """Note that a value has the wrong type."""
@@ -191,7 +203,8 @@ class Reader:
         for key, value in entries.items():
             inner = f"{path}.{key}" if path else key
             if key in keys.known:
-                found[key] = value
+                if self.built(node.key_mark(key), inner, keys.what, key):
+                    found[key] = value
             elif key == "x-shipkeeper":
                 self.findings.error(
                     node.key_mark(key),
@@ -201,12 +214,12 @@ class Reader:
                 )
             elif key.startswith("x-"):
                 continue
-            elif key in keys.later:
+            elif key in keys.refused:
                 self.findings.error(
-                    node.key_mark(key), inner, f"not supported yet: `{key}` in {keys.what}", keys.later[key]
+                    node.key_mark(key), inner, f"not supported: `{key}` in {keys.what}", keys.refused[key]
                 )
             else:
-                near = nearest(key, [*keys.known, *keys.later])
+                near = nearest(key, [*keys.known, *keys.refused])
                 self.findings.error(
                     node.key_mark(key),
                     inner,

@@ -18,12 +18,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from supervisor.compose import keys, units
+from supervisor.compose import health, keys, units
 from supervisor.compose.context import Context
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, quote
+from supervisor.core.healthcheck import Probe
 from supervisor.core.model import Backoff, Policy, RestartRules, Rootfs
 from supervisor.core.signals import SIGNAL_NAMES, signal_number
 
@@ -47,6 +48,8 @@ class Extension(NamedTuple):
     rules: Mapping[str, Any] = MappingProxyType({})
     backoff: Mapping[str, float] = MappingProxyType({})
     document: Mapping[str, Any] = MappingProxyType({})
+    probe: Probe | None = None
+    on_unhealthy: Literal["ignore", "restart"] = "ignore"
 
 
 def restart(context: Context, node: Node, path: str) -> tuple[RestartRules, str] | None:
@@ -129,6 +132,8 @@ def extension(context: Context, node: Node, path: str) -> Extension:
     document: dict[str, Any] = {}
     rootfs = Rootfs()
     backoff: dict[str, float] = {}
+    probe: Probe | None = None
+    on_unhealthy: Literal["ignore", "restart"] = "ignore"
     for key, value in entries.items():
         where = f"{path}.{key}"
         match key:
@@ -157,6 +162,14 @@ def extension(context: Context, node: Node, path: str) -> Extension:
             case "restart_on" | "no_restart_on":
                 rules[key] = _exit_codes(context, value, where)
                 document[key] = list(rules[key])
+            case "probe":
+                probe, document[key] = health.probe(context, value, where)
+                document[key] = document[key] or None
+            case "on_unhealthy":
+                chosen = reader.choice(value, where, ("ignore", "restart"))
+                if chosen:
+                    document[key] = chosen
+                    on_unhealthy = "restart" if chosen == "restart" else "ignore"
             case _:
                 choice = reader.choice(value, where, ("ignore", "stop-project"))
                 if choice:
@@ -169,9 +182,8 @@ def extension(context: Context, node: Node, path: str) -> Extension:
             f"{', '.join(map(str, sorted(both)))} stands in restart_on and in no_restart_on",
             "no_restart_on wins: remove it from restart_on",
         )
-    return Extension(
-        rootfs, rules, backoff, {key: value for key, value in document.items() if value is not None}
-    )
+    kept = {key: value for key, value in document.items() if value is not None}
+    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy)
 
 
 def _backoff(context: Context, node: Node, path: str) -> tuple[dict[str, float], dict[str, Any]]:

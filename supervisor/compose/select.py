@@ -56,10 +56,10 @@ def _needs(draft: Draft) -> Iterator[str]:
 
 def _place(draft: Draft, needed: str) -> tuple[Mark, str]:
     assert isinstance(draft.node.value, dict)
-    return (
-        draft.node.value["depends_on"].key_mark(needed),
-        f"services.{draft.spec.name}.depends_on.{needed}",
-    )
+    written = draft.node.value.get("depends_on")
+    if written is not None and isinstance(written.value, dict) and needed in written.value:
+        return written.key_mark(needed), f"services.{draft.spec.name}.depends_on.{needed}"
+    return draft.implied[needed]
 
 
 def _check_dependencies(

@@ -27,20 +27,33 @@ class TemplateError(Exception):
         self.hint = hint
 
 
-def substitute(text: str, lookup: Lookup, unset: Callable[[str], None] = lambda _name: None) -> str:
-    """The text with its variables replaced. `unset` hears of each variable that is read, but has no value.
+def substitute(
+    text: str,
+    lookup: Lookup,
+    unset: Callable[[str], None] = lambda _name: None,
+    named: Callable[[str, str, str], None] = lambda _name, _operator, _operand: None,
+) -> str:
+    """The text with its variables replaced. `unset` hears of each variable that is read, but has no value;
+    `named` of each that stands in the text itself, with operator and operand, as they are written.
 
     Raises TemplateError.
     """
     if "$" not in text:
         return text
-    return _Template(text, lookup, unset).read(0, len(text), 0)
+    return _Template(text, lookup, unset, named).read(0, len(text), 0)
 
 
 class _Template:
     """One text with the partner of each brace, found once, so that no nesting makes reading quadratic."""
 
-    def __init__(self, text: str, lookup: Lookup, unset: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        text: str,
+        lookup: Lookup,
+        unset: Callable[[str], None],
+        named: Callable[[str, str, str], None],
+    ) -> None:
+        self.named = named
         self.text = text
         self.lookup = lookup
         self.unset = unset
@@ -81,6 +94,7 @@ class _Template:
                 parts.append("$")
 
     def _plain(self, name: str) -> str:
+        self.named(name, "", "")
         value = self.lookup(name)
         if value is None:
             self.unset(name)
@@ -104,6 +118,7 @@ class _Template:
             close = text.rfind("}", operator.end(), end)
         if close < 0:
             raise self._invalid()
+        self.named(name[0], operator[0], text[operator.end() : close])
         value = self.lookup(name[0])
         present = value is not None and (value != "" or not operator[0].startswith(":"))
         match operator[0][-1]:

@@ -6,6 +6,8 @@ part of several places, as aliases make it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from supervisor.compose.problems import Mark
 
 Scalar = str | int | float | bool | None
@@ -42,6 +44,31 @@ class Node:
     def with_value(self, value: Value) -> Node:
         """The same place and tag with another value."""
         return Node(value, self.mark, self.keys, None, self.tag)
+
+
+def size(node: Node, most: int) -> int:
+    """How many values a tree has, with what is shared counted as often as it stands there; at most `most`."""
+    count = 0
+    waiting = [node]
+    while waiting and count < most:
+        value = waiting.pop().value
+        count += 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
+
+
+def plain(node: Node) -> Any:
+    """A tree without places."""
+    match node.value:
+        case dict() as entries:
+            return {key: plain(item) for key, item in entries.items()}
+        case list() as items:
+            return [plain(item) for item in items]
+        case value:
+            return value
 
 
 def describe(node: Node) -> str:

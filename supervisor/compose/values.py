@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from supervisor.compose import scalars, shellwords
@@ -76,6 +76,18 @@ def string_pairs(context: Context, node: Node, path: str) -> dict[str, str]:
     """Labels: a mapping of texts, where nothing is the empty text."""
     entries = context.reader.entries(node, path, "{name: value} or [name=value]") or {}
     return {name: plain_text(context, value, f"{path}.{name}") or "" for name, value in entries.items()}
+
+
+def option_pairs(
+    context: Context, entries: Mapping[str, Node], key: str, path: str, document: dict[str, object]
+) -> dict[str, str]:
+    """A mapping of texts below `key`, also put into `document` unless it is empty."""
+    if key not in entries:
+        return {}
+    found = string_pairs(context, entries[key], f"{path}.{key}")
+    if found:
+        document[key] = dict(sorted(found.items()))
+    return found
 
 
 def security_option(

@@ -68,7 +68,9 @@ class RestartRules:
 class Limits:
     """cgroup limits; None is unlimited.
 
-    `memory_swap_bytes` is memory and swap together, as in Docker (-1: no limit).
+    `memory_swap_bytes` is memory and swap together, as in Docker (-1: no limit). `cpu_quota_us` of every
+    `cpu_period_us` is the other way to say `cpus`. cpuset: a list of CPUs, as in 0-2,4. blkio_weight: 10 to
+    1000.
     """
 
     memory_bytes: int | None = None
@@ -77,6 +79,12 @@ class Limits:
     cpus: float | None = None
     cpu_shares: int | None = None
     pids: int | None = None
+    cpu_quota_us: int | None = None
+    cpu_period_us: int | None = None
+    cpuset: str | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    blkio_weight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +98,16 @@ class Ulimit:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A bind mount, a named or anonymous volume, or a tmpfs inside a service.
+    """A bind mount, a named or anonymous volume, a tmpfs or an image inside a service.
 
     source: absolute host path for `bind`; the volume's full name (project_key, or its `name:`) for
-        `volume`; None for a tmpfs, and for an anonymous volume that has no name yet.
+        `volume`, of the image for `image`; None for a tmpfs, and for an anonymous volume without a name yet.
     anonymous: the supervisor named the volume, and it goes with `rm -v`, `down -v` and `run --rm`.
     recursive: Compose's bind.recursive. `enabled`: what is mounted below the source comes along, read-only as
         far as the mount is; `disabled`: it does not; `writable`: it stays as it is; `readonly`: as `enabled`.
     """
 
-    type: Literal["bind", "volume", "tmpfs"]
+    type: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str | None = None
     read_only: bool = False
@@ -172,6 +180,7 @@ class ServiceSpec:
 
     network_mode: `host`, `none`, `bridge` (in `networks`), `service:NAME` or `container:NAME`.
     healthcheck: None where the file says nothing: then the image's counts.
+    shm_size_bytes: of /dev/shm; None is 64 MiB. attach: `up` shows its output.
     auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
         ends with the first client that was attached to it. Neither is a key of Compose.
     """
@@ -216,6 +225,9 @@ class ServiceSpec:
     replicas: int = 1
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
+    shm_size_bytes: int | None = None
+    attach: bool = True
+    annotations: tuple[tuple[str, str], ...] = ()
     auto_remove: bool = False
     stdin_once: bool = False
 

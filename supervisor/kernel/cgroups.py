@@ -33,6 +33,10 @@ class Limits(Protocol):
     def cpu_shares(self) -> int | None: ...
     @property
     def pids(self) -> int | None: ...
+    @property
+    def memory_swappiness(self) -> int | None: ...
+    @property
+    def oom_kill_disable(self) -> bool: ...
 
 
 def weight_of_shares(shares: int) -> int:
@@ -64,6 +68,11 @@ def v2_files(limits: Limits) -> list[tuple[str, str, str]]:
         rows.append(("cpu", "cpu.weight", str(weight_of_shares(limits.cpu_shares))))
     if limits.pids is not None:
         rows.append(("pids", "pids.max", str(limits.pids)))
+    # The kernel gave these up with cgroup v2; `_limit` says so.
+    if limits.memory_swappiness is not None:
+        rows.append(("memory", "memory.swappiness", str(limits.memory_swappiness)))
+    if limits.oom_kill_disable:
+        rows.append(("memory", "memory.oom_control", "1"))
     return rows
 
 
@@ -83,10 +92,15 @@ def v1_files(limits: Limits) -> list[tuple[str, str, str]]:
         rows.append(("cpu", "cpu.shares", str(limits.cpu_shares)))
     if limits.pids is not None:
         rows.append(("pids", "pids.max", str(limits.pids)))
+    if limits.memory_swappiness is not None:
+        rows.append(("memory", "memory.swappiness", str(limits.memory_swappiness)))
+    if limits.oom_kill_disable:
+        rows.append(("memory", "memory.oom_control", "1"))
     return rows
 
 
 # Swap is not accounted for on every kernel; a limit on memory holds without (Docker warns and goes on).
+_V1_ONLY = {"memory.swappiness": "mem_swappiness", "memory.oom_control": "oom_kill_disable"}
 _OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes")
 
 
@@ -318,9 +332,10 @@ def _limit(path: str, text: str, controller: str) -> None:
         name = os.path.basename(path)
         if name in _OPTIONAL:
             return
-        raise OSError(
-            errno.ENOTSUP, f"cannot set {name}: the host has no {controller} controller here"
-        ) from None
+        why = f"the host has no {controller} controller here"
+        if name in _V1_ONLY:
+            why = f"cgroup v2 has no such file; remove `{_V1_ONLY[name]}`"
+        raise OSError(errno.ENOTSUP, f"cannot set {name}: {why}") from None
 
 
 def keyed(text: str) -> dict[str, int]:

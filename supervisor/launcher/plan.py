@@ -115,6 +115,8 @@ class Limits(NamedTuple):
     cpu_period_us: int = 100_000
     cpu_shares: int | None = None
     pids: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
 
 
 class Process(NamedTuple):

@@ -287,7 +287,7 @@ def _system_mounts(
     """/proc, /dev, /sys and /run; one that the service mounts itself is left to it (moby)."""
     steps: list[plan.Step] = [plan.Mount("proc", "/proc", _STRICT)]
     if "/dev" not in taken:
-        steps += _dev(host, taken, privileged=spec.privileged)
+        steps += _dev(host, taken, spec.shm_size_bytes, privileged=spec.privileged)
     if "/sys" not in taken:
         read_only = 0 if spec.privileged else MS_RDONLY
         steps.append(plan.Mount("sysfs", "/sys", _STRICT | read_only))
@@ -299,13 +299,16 @@ def _system_mounts(
     return steps
 
 
-def _dev(host: HostFacts, taken: set[str], *, privileged: bool) -> list[plan.Step]:
+def _dev(
+    host: HostFacts, taken: set[str], shm_size_bytes: int | None, *, privileged: bool
+) -> list[plan.Step]:
     steps: list[plan.Step] = []
+    shm = f"mode=1777,size={shm_size_bytes or 64 << 20}"
     inner: dict[str, plan.Step] = {
         "pts": plan.Mount(
             "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"
         ),
-        "shm": plan.Mount("tmpfs", "/dev/shm", _STRICT, "mode=1777,size=65536k"),  # noqa: S108 - a mount point
+        "shm": plan.Mount("tmpfs", "/dev/shm", _STRICT, shm),  # noqa: S108 - a mount point
         "mqueue": plan.Mount("mqueue", "/dev/mqueue", _STRICT),
     }
     if privileged:
@@ -360,6 +363,11 @@ def _mount_step(
                 read_only=mount.read_only,
                 recursive=True,
                 subpath=_subpath(mount, target),
+            )
+        case "image":
+            raise PlanError(
+                f"cannot mount {mount.source} at {target}: mounts of images are not"
+                " supported yet; mount a volume"
             )
 
 

@@ -185,14 +185,20 @@ def cgroup_limits(limits: model.Limits) -> plan.Limits:
         quota = round(limits.cpus * 100_000)
         if quota < 1_000:
             raise PlanError("cannot limit cpus: range of cpus is from 0.01; raise cpus")
+        if limits.cpu_quota_us or limits.cpu_period_us:
+            raise PlanError("cannot limit cpus: cpus and cpu_quota exclude each other; keep cpus")
+    quota = quota or limits.cpu_quota_us
     pids = limits.pids if limits.pids is not None and limits.pids > 0 else None
     return plan.Limits(
         memory_bytes=memory,
         memory_swap_bytes=swap if memory is not None else None,
         memory_reservation_bytes=reservation,
         cpu_quota_us=quota,
+        cpu_period_us=limits.cpu_period_us or 100_000,
         cpu_shares=limits.cpu_shares or None,
         pids=pids,
+        memory_swappiness=limits.memory_swappiness,
+        oom_kill_disable=limits.oom_kill_disable,
     )
 
 

@@ -259,7 +259,8 @@ def ours(directory: Path, names: list[str]) -> dict[str, Any]:
 def comparable(document: dict[str, Any], *, silent: set[str]) -> dict[str, Any]:
     """Without what only one of the two has: images and networks; `silent` services name no network."""
     for name, service in document["services"].items():
-        for key in ("image", "networks"):
+        extensions = [key for key in service if key.startswith("x-")]
+        for key in ("image", "networks", *extensions):
             service.pop(key, None)
         if name in silent:
             service.pop("network_mode", None)

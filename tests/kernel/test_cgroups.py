@@ -101,6 +101,22 @@ def test_a_limit_without_its_controller_is_refused(setup: CgroupSetup) -> None:
 
 
 @needs_root
+def test_swappiness_and_oom_kill_disable_are_kept_or_refused(setup: CgroupSetup) -> None:
+    """v1 has them; cgroup v2 has not, and says so."""
+    cgroup = Cgroup(setup, f"{BASE}/web/1")
+    limits = Limits(memory_swappiness=7, oom_kill_disable=True)
+    if "memory" not in setup.v1:
+        with pytest.raises(OSError, match="cgroup v2 has no such file"):
+            cgroup.create(limits)
+        return
+    cgroup.create(limits)
+    place = Path(f"{setup.v1['memory']}/{cgroup.path}")
+    assert (place / "memory.swappiness").read_text() == "7\n"
+    assert "oom_kill_disable 1" in (place / "memory.oom_control").read_text()
+    assert cgroup.remove()
+
+
+@needs_root
 def test_limits_are_in_force_and_figures_are_told(
     setup: CgroupSetup, sleeper: subprocess.Popen[bytes]
 ) -> None:

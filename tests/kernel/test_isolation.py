@@ -429,6 +429,13 @@ def test_read_only_root_keeps_volumes_writable(world: World) -> None:
     assert (found["root"], found["vol"], found["ro"]) == ("EROFS", "done", "EROFS")
 
 
+def test_shared_memory_is_as_large_as_asked(world: World) -> None:
+    """64 MiB, or `shm_size`."""
+    program = 's = os.statvfs("/dev/shm"); tell(size=s.f_blocks * s.f_frsize)'
+    assert world.run(program)["size"] == 64 << 20
+    assert world.run(program, shm_size_bytes=8 << 20)["size"] == 8 << 20
+
+
 def test_what_was_asked_for_is_given(world: World) -> None:
     """ulimits, sysctls, working directory, groups, a device, the environment."""
     found = world.run(

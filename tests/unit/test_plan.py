@@ -268,11 +268,14 @@ def test_limits_are_in_the_units_of_the_cgroup() -> None:
     assert cgroup_limits(Limits()) == plan.Limits()
     assert cgroup_limits(Limits(memory_bytes=64 << 20, memory_swap_bytes=-1)).memory_swap_bytes == -1
     assert cgroup_limits(Limits(pids=-1, cpus=0)) == plan.Limits()
+    quota = cgroup_limits(Limits(cpu_quota_us=5_000, cpu_period_us=20_000, memory_swappiness=0))
+    assert (quota.cpu_quota_us, quota.cpu_period_us, quota.memory_swappiness) == (5_000, 20_000, 0)
     for bad in (
         Limits(memory_bytes=1000),
         Limits(memory_swap_bytes=1 << 30),
         Limits(memory_bytes=64 << 20, memory_swap_bytes=1 << 20),
         Limits(cpus=0.001),
+        Limits(cpus=1, cpu_quota_us=5_000),
         Limits(memory_bytes=64 << 20, memory_reservation_bytes=65 << 20),
     ):
         with pytest.raises(PlanError, match="cannot"):
