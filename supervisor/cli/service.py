@@ -15,9 +15,10 @@ import importlib
 import os
 import sys
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from supervisor.daemon.settings import Settings
+if TYPE_CHECKING:
+    from supervisor.daemon.settings import Settings  # not before what is absent is said
 
 _ABSENT = ("_hashlib", "rich", "ssl")
 
@@ -44,6 +45,7 @@ def main() -> None:
 
     from supervisor.cli.host import run_daemon
     from supervisor.cli.output import is_foreseen, print_error
+    from supervisor.daemon.settings import Settings
 
     del sys.modules["ssl"]  # the others stay away: hmac, loaded by whoever needs it, would bring OpenSSL
     try:

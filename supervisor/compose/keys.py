@@ -15,15 +15,12 @@ from supervisor.compose.reader import Keys
 
 _NETWORKS = "project networks come in a later version; use `network_mode: host` or `none` until then"
 _HOOKS = "put it into the command of the service"
-_FILES = "bind the file with `volumes: [./file:/run/secrets/file:ro]`"
 _CONDITION = "write service_started, and let the service wait for what it needs"
 _RESOLVER = "the host's resolv.conf is used; remove the key"
 
 NOT_YET: Mapping[tuple[str, str], str] = {
     # Without this line a service that names neither networks nor network_mode is in the network `default`.
     ("a Compose file", "networks"): _NETWORKS,
-    ("a Compose file", "configs"): _FILES,
-    ("a service", "configs"): _FILES,
     ("a service", "blkio_config"): "use `cpu_shares`, or limit the disk on the host",
     ("a service", "cpuset"): "use `cpus` or `cpu_shares`",
     ("a service", "dns"): _RESOLVER,
@@ -44,15 +41,12 @@ NOT_YET: Mapping[tuple[str, str], str] = {
     ("a service", "pre_start"): _HOOKS,
     ("a service", "pre_stop"): _HOOKS,
     ("a service", "scale"): "write a service for each instance",
-    ("a service", "secrets"): _FILES,
     ("deploy", "replicas"): "write a service for each instance",
     ("depends_on", "service_healthy"): _CONDITION,
     ("depends_on", "service_completed_successfully"): _CONDITION,
     ("network_mode", "bridge"): "write host or none",
     ("network_mode", "service:"): "write host or none",
     ("network_mode", "container:"): "write host or none",
-    ("a volume", "driver_opts"): "mount the device on the host and bind it into the service",
-    ("a volume mount", "subpath"): "mount the whole volume",
     ("a mount", "image"): "mount a volume, or copy the files with `COPY --from` in a build",
     ("x-shipkeeper", "probe"): "remove it; the restart policy acts on the exit of the service",
     ("x-shipkeeper", "on_unhealthy"): "remove it; the restart policy acts on the exit of the service",

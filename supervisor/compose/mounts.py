@@ -185,8 +185,6 @@ def _options(context: Context, node: Node | None, kind: str, where: str) -> dict
                     found[key] = False
             case "recursive":
                 found[key] = reader.choice(value, inner, ("enabled", "disabled", "writable", "readonly"))
-                if found[key] not in (None, "enabled"):
-                    reader.bad(value, inner, "not supported yet: only `enabled`", "remove the key")
             case "selinux":
                 found[key] = reader.choice(value, inner, ("z", "Z"))
             case "nocopy":
@@ -277,6 +275,7 @@ def _mount(
             inner.get("subpath"),
             int(inner["size"]) if "size" in inner else None,
             inner.get("mode"),
+            recursive=inner.get("recursive", "enabled"),
         ),
         document,
     )
