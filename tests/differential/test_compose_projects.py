@@ -365,7 +365,6 @@ ONLY_WE_REFUSE: dict[str, tuple[Mapping[str, str], str]] = {
         ("blkio_config: {weight_device: [{path: /dev/sda, weight: 400}]}", "weights of devices are not kept"),
         ("deploy: {mode: global}", "there is one host"),
         ("volumes: ['./a:/b:roo']", "a mount that should be read-only would not be"),
-        ("volumes: [{type: bind, source: x, target: /x, bind: {recursive: readonly}}]", "not kept"),
         ("volumes_from: ['container:z']", "there is no container outside of the project"),
         ("security_opt: ['apparmor=x']", "profiles of AppArmor are not loaded"),
         ("logging: {driver: syslog}", "output is stored here"),

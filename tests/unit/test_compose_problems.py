@@ -113,7 +113,6 @@ volume: {}
         ("{volumes: [{type: image, target: /b}]}", "not supported yet: type image", "mount a volume"),
         ("{volumes: [{type: tmpfs, target: /b, bind: {}}]}", "of type tmpfs has no bind options", "remove"),
         (
-            "{volumes: [{type: volume, target: /b, volume: {subpath: x}}]}",
             "not supported yet: `subpath`",
             "whole",
         ),
