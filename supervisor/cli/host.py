@@ -23,6 +23,7 @@ from supervisor.runtime.translate import PlanError
 
 if TYPE_CHECKING:
     from supervisor.compose import Loaded
+    from supervisor.core.model import Project
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -83,6 +84,7 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
 
     good = True
     taken: dict[str, Path] = {}
+    projects: list[tuple[Path, Project]] = []
     for path in sorted(Path(daemon.settings.projects_dir).glob("*.y*ml")):
         try:
             project = (await asyncio.to_thread(_load, path)).project
@@ -90,17 +92,27 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
                 good = False
                 report(f"cannot bring up {path}: {other} is the project {project.name}, too; rename one")
                 continue
-            async for operation, outcome in daemon.projects.up(project, start_down=False):
-                if operation.verb == "orphan":  # what became of the others is told by their events
-                    report(f"{operation.name}: {outcome}")
+            projects.append((path, project))
         except compose.ComposeErrors as error:
             good = False
             for problem in error.problems:
                 report(f"cannot bring up {path}: {problem}")
-        except (PlanError, PrepareError, StateError) as error:
-            good = False
-            report(f"cannot bring up {path}: {error}")
+    # Beside each other: in one, a service may have to wait for another for a long time.
+    brought = await asyncio.gather(*(_bring_up(daemon, path, project, report) for path, project in projects))
+    good = good and all(brought)
     daemon.engine.measures.reloaded(ok=good, wall=time.time())
+
+
+async def _bring_up(daemon: Daemon, path: Path, project: Project, report: Callable[[str], None]) -> bool:
+    """Whether it could be done."""
+    try:
+        async for operation, outcome in daemon.projects.up(project, start_down=False):
+            if operation.verb == "orphan":  # what became of the others is told by their events
+                report(f"{operation.name}: {outcome}")
+    except (PlanError, PrepareError, StateError) as error:
+        report(f"cannot bring up {path}: {error}")
+        return False
+    return True
 
 
 def _load(path: Path) -> Loaded:

@@ -25,8 +25,11 @@ from supervisor.daemon.adoption import Adoption
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
+from supervisor.daemon.health import HealthChecks
+from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
+from supervisor.daemon.inside import Inside
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
@@ -73,6 +76,7 @@ class Daemon:
         self.engine: Engine
         self.projects: Projects
         self.containers: Containers
+        self.health: HealthChecks
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -95,7 +99,12 @@ class Daemon:
         self.engine = Engine(self.database, plans.plan, self._report)
         self.plans = plans
         images = Images(self.paths)
-        self.projects = Projects(self.engine, plans.remove, plans.remove_volume, images, plans.look_again)
+        inside = Inside(self.execs)
+        self.health = HealthChecks(self.engine, inside, plans)
+        hooks = Hooks(self.engine, inside, plans, self._report)
+        self.projects = Projects(
+            self.engine, plans.remove, plans.remove_volume, images, plans.look_again, hooks
+        )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
@@ -118,13 +127,14 @@ class Daemon:
         allocator.give_back()  # what imports and loading left
         if starting:
             entries = [self.engine.entries[name] for name in starting]
-            self._starting = self._background(self.projects.start(entries, self._anew.value))
+            self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
         self._leaving = True
         if self._starting is not None:
             self._starting.cancel()
+        self.projects.leave()
 
     async def stop(self, *, services: bool) -> None:
         """Let go of everything; with `services`, stop them first, dependents before what they need.
@@ -137,6 +147,7 @@ class Daemon:
             async with patience(ending.status):
                 await ending.run(self._report)
         self._closing = True
+        self.health.close()
         await self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
@@ -231,6 +242,7 @@ class Daemon:
         starting = adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
         assert self._launcher is not None
         self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
+        self.health.take_over()
         return starting
 
     async def log_counts(self) -> protocol.LogCounted | None:
