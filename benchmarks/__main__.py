@@ -5,7 +5,9 @@ from __future__ import annotations
 import runpy
 import sys
 
-NAMES = ("builds", "cli_start", "log_throughput", "names", "restart_latency", "run_latency", "scale")
+NAMES = (
+    "builds", "cli_start", "health", "log_throughput", "names", "restart_latency", "run_latency", "scale",
+)  # fmt: skip
 
 
 def main() -> int:

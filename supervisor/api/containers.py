@@ -24,7 +24,7 @@ from supervisor.core import events as ev
 from supervisor.core.exits import SpawnFailure, describe, signal_name
 from supervisor.core.lifecycle import ends_waiting
 from supervisor.core.signals import signal_number
-from supervisor.core.state import Created, Resting, Running, Waiting
+from supervisor.core.state import Created, Running, Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.containers import NO_PROJECT, NameTakenError
 from supervisor.daemon.engine import Entry, boottime_s
@@ -148,11 +148,7 @@ class _Handlers:
 
     async def restart(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)
-        run = entry.instance.run
-        self._engine.post(entry.instance.id, ev.RestartRequested(seconds(request, "t")))
-        await self._engine.until(
-            entry, lambda i: (i.run > run and isinstance(i.phase, Running | Resting)) or is_down(i)
-        )
+        await self._daemon.projects.restart(entry, seconds(request, "t"))
         return web.json_response(self._view(entry))
 
     async def kill(self, request: web.Request) -> web.Response:

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from supervisor.core import model
+from supervisor.core.healthcheck import Healthcheck, Probe
 
 _STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"}
 _BUILT = _STREAMS | {
     "Image", "Cmd", "Entrypoint", "Env", "WorkingDir", "User", "Labels", "StopSignal", "StopTimeout",
-    "Hostname", "HostConfig", "NetworkingConfig", "Domainname", "OnBuild", "Volumes",
+    "Hostname", "HostConfig", "NetworkingConfig", "Domainname", "OnBuild", "Volumes", "Healthcheck",
 }  # fmt: skip
 _HOST_BUILT = {
     "Binds", "Tmpfs", "RestartPolicy", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares",
@@ -100,8 +101,51 @@ def _spec(document: dict[str, Any], host: dict[str, Any], image: str) -> model.S
         stop_signal=document.get("StopSignal") or None,
         stop_grace_s=10.0 if stop_s is None else float(stop_s),
         labels=tuple(sorted((document.get("Labels") or {}).items())),
+        healthcheck=_healthcheck(document.get("Healthcheck") or {}),
         network_mode=_network(host.get("NetworkMode") or "default"),
         auto_remove=bool(host.get("AutoRemove")),
+    )
+
+
+_HEALTH_TIMES = ("Interval", "Timeout", "StartPeriod", "StartInterval")
+
+
+def _healthcheck(fields: dict[str, Any]) -> Healthcheck | None:
+    """Docker's fields, and OnUnhealthy, which is ours: "restart" or "ignore"."""
+    if not any(fields.values()):
+        return None
+    for name, value in fields.items():
+        if name not in (*_HEALTH_TIMES, "Test", "Retries", "OnUnhealthy") and value:
+            raise RefusedError(f"cannot create a container: Healthcheck.{name} is not built; leave it out")
+        if name in _HEALTH_TIMES and value and value < 1_000_000:  # moby, daemon/container.go
+            raise RefusedError(f"{name} in Healthcheck cannot be less than 1ms")
+    if (fields.get("Retries") or 0) < 0:
+        raise RefusedError("Retries in Healthcheck cannot be negative")
+    on_unhealthy: Any = fields.get("OnUnhealthy") or "ignore"
+    if on_unhealthy not in ("ignore", "restart"):
+        raise RefusedError(f"cannot use Healthcheck.OnUnhealthy {on_unhealthy!r}: it is ignore or restart")
+    test = list(fields.get("Test") or ())
+    match test:
+        case [] | ["NONE"]:
+            probe = None
+        case ["CMD", *words] if words:
+            probe = Probe("command", tuple(words))
+        case ["CMD-SHELL", *words] if words:
+            probe = Probe("command", ("/bin/sh", "-c", *words))
+        case _:
+            raise RefusedError(
+                f"cannot use Healthcheck.Test {test}: it is NONE, or CMD or CMD-SHELL with a command"
+            )
+    times = [value / 1e9 if (value := fields.get(name)) else None for name in _HEALTH_TIMES]
+    return Healthcheck(
+        probe,
+        test == ["NONE"],
+        interval_s=times[0],
+        timeout_s=times[1],
+        retries=fields.get("Retries") or None,
+        start_period_s=times[2],
+        start_interval_s=times[3],
+        on_unhealthy=on_unhealthy,
     )
 
 

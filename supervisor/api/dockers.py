@@ -43,6 +43,7 @@ def row_view(entry: Entry, *, now_s: float, now_wall: float) -> Json:
         "Ports": [],
         "Labels": labels,
         "State": state["Status"],
+        "Health": entry.instance.health,
         "Status": _status(entry, state["Status"], state["ExitCode"], now_wall),
         "HostConfig": {"NetworkMode": spec.network_mode},
         "NetworkSettings": {"Networks": {}},
@@ -56,7 +57,11 @@ def _status(entry: Entry, word: str, code: int, now_wall: float) -> str:
     match entry.instance.phase:
         case Running():
             up = f"Up {_ago(now_wall - (entry.started_wall or now_wall))}"
-            return f"{up} (Paused)" if word == "paused" else up
+            if word == "paused":
+                return f"{up} (Paused)"
+            health = entry.instance.health
+            # Docker's words: `(health: starting)`, `(healthy)`
+            return f"{up} ({'health: ' if health == 'starting' else ''}{health})" if health else up
         case Created():
             return "Created"
         case Resting():
@@ -96,10 +101,12 @@ def _passes(row: Json, name: str, values: list[str]) -> bool:
             return any(row["Id"].startswith(value) for value in values)
         case "status":
             return row["State"] in values
+        case "health":
+            return (row["Health"] or "none") in values
         case "label":
             return all(has_label(row["Labels"], value) for value in values)
         case _:
-            raise ValueError(f"there are name, id, status and label, and not {name}")
+            raise ValueError(f"there are name, id, status, health and label, and not {name}")
 
 
 def frame(line: Json, *, tty: bool, stamps: bool) -> bytes:

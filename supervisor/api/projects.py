@@ -12,6 +12,7 @@ from supervisor.api.lookup import flag, seconds, send, stream
 from supervisor.core.model import Project
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
+from supervisor.daemon.projects import has_begun
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
@@ -34,14 +35,25 @@ class _Handlers:
         self._daemon = daemon
 
     async def up(self, request: web.Request) -> web.StreamResponse:
-        """?renew_volumes: of what is recreated, the anonymous ones."""
+        """?renew_volumes: of what is recreated, the anonymous ones.
+
+        Lines {operation, outcome}. ?timeout: seconds; then {"timeout": [names]}, and no more starts.
+        """
         project, contents = await _project(request)
-        await self._daemon.projects.resolve(project, contents)  # what is wrong now is the answer itself
+        # What is wrong now is the answer itself.
+        await self._daemon.projects.resolve(project, contents)
         response = await stream(request)
         renew = flag(request, "renew_volumes")
         try:
-            async for operation, outcome in self._daemon.projects.up(project, contents, renew_volumes=renew):
-                await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
+            async with asyncio.timeout(seconds(request, "timeout")):
+                async for operation, outcome in self._daemon.projects.up(
+                    project, contents, renew_volumes=renew
+                ):
+                    await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
+        except TimeoutError:
+            entries = self._daemon.projects.entries(project.name)
+            late = [entry.stored.name for entry in entries if not has_begun(entry.instance)]
+            await send(response, {"timeout": late})
         except (PlanError, PrepareError, StateError, VolumeError) as error:
             await send(response, {"error": str(error)})
         await response.write_eof()

@@ -16,12 +16,11 @@ from aiohttp import web
 
 from supervisor.api.containers import freeze, kill, remove
 from supervisor.api.lookup import select, send, stored, stream
-from supervisor.core import events as ev
 from supervisor.core.exits import signal_name
-from supervisor.core.state import Resting, Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
-from supervisor.daemon.projects import is_down, outcome
+from supervisor.daemon.outcomes import outcome
+from supervisor.daemon.projects import is_down
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.volumes import VolumeError
@@ -119,11 +118,7 @@ class _Handlers:
         await stored(self._daemon.engine)
 
     async def _restart(self, entry: Entry, grace_s: float | None) -> str:
-        engine, run = self._daemon.engine, entry.instance.run
-        engine.post(entry.instance.id, ev.RestartRequested(grace_s))
-        await engine.until(
-            entry, lambda i: (i.run > run and isinstance(i.phase, Running | Resting)) or is_down(i)
-        )
+        await self._daemon.projects.restart(entry, grace_s)
         return outcome(entry)
 
     async def _kill(self, entry: Entry, name: str) -> str:

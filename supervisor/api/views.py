@@ -70,8 +70,57 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
             "Error": "" if ending is None or isinstance(ending, Exit) else describe(ending),
             "StartedAt": stamp(entry.started_wall or (last.started_wall if last else None)),
             "FinishedAt": stamp(last.ended_wall if last else None),
+            **_health_view(entry),
         },
     }
+
+
+def _health_view(entry: Entry) -> Json:
+    """Docker's State.Health; it is absent where nothing is probed."""
+    instance, known = entry.instance, entry.health
+    if not instance.health:
+        return {}
+    log = known.log if known is not None and known.run == instance.run else ()
+    return {
+        "Health": {
+            "Status": instance.health,
+            "FailingStreak": known.streak if known is not None and known.run == instance.run else 0,
+            "Log": [
+                {
+                    "Start": stamp(result.began_wall),
+                    "End": stamp(result.ended_wall),
+                    "ExitCode": result.exit_code,
+                    "Output": result.output,
+                }
+                for result in log
+            ],
+        }
+    }
+
+
+def _healthcheck_view(entry: Entry) -> Json:
+    """Config.Healthcheck. What Docker has not, a probe without a process, is shown as what it asks for."""
+    wanted = entry.stored.spec.healthcheck
+    if wanted is None:
+        return {}
+    probe = wanted.probe
+    test: list[str] = []
+    if wanted.disabled:
+        test = ["NONE"]
+    elif probe is not None and probe.kind == "command":
+        test = ["CMD", *probe.argv]
+    elif probe is not None:
+        path = probe.path if probe.kind == "http" else ""
+        test = [probe.kind.upper(), f"{probe.host}:{probe.port}{path}"]
+    times = {
+        "Interval": wanted.interval_s,
+        "Timeout": wanted.timeout_s,
+        "StartPeriod": wanted.start_period_s,
+        "StartInterval": wanted.start_interval_s,
+    }
+    shown = {name: round(value * 1e9) for name, value in times.items() if value is not None}
+    retries = {} if wanted.retries is None else {"Retries": wanted.retries}
+    return {"Healthcheck": {"Test": test, **shown, **retries, "OnUnhealthy": wanted.on_unhealthy}}
 
 
 def config_view(entry: Entry) -> Json:
@@ -87,6 +136,7 @@ def config_view(entry: Entry) -> Json:
         "Labels": dict(spec.labels),
         "Tty": spec.tty,
         "OpenStdin": spec.stdin_open,
+        **_healthcheck_view(entry),
     }
 
 

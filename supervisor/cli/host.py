@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
@@ -22,6 +23,9 @@ from supervisor.daemon.systemd import SystemdError, is_ending, notify, watchdog_
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.volumes import VolumeError
+
+if TYPE_CHECKING:
+    from supervisor.core.model import Project
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -82,6 +86,7 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
 
     good = True
     taken: dict[str, Path] = {}
+    projects: list[tuple[Path, Project, dict[str, bytes]]] = []
     for path in sorted(Path(daemon.settings.projects_dir).glob("*.y*ml")):
         try:
             project, contents = await asyncio.to_thread(_load, path)
@@ -89,17 +94,32 @@ async def _bring_up_files(daemon: Daemon, report: Callable[[str], None]) -> None
                 good = False
                 report(f"cannot bring up {path}: {other} is the project {project.name}, too; rename one")
                 continue
-            async for operation, outcome in daemon.projects.up(project, contents, start_down=False):
-                if operation.verb == "orphan":  # what became of the others is told by their events
-                    report(f"{operation.name}: {outcome}")
+            projects.append((path, project, contents))
         except compose.ComposeErrors as error:
             good = False
             for problem in error.problems:
                 report(f"cannot bring up {path}: {problem}")
-        except (PlanError, PrepareError, StateError, VolumeError, ContentsError) as error:
+        except ContentsError as error:
             good = False
             report(f"cannot bring up {path}: {error}")
+    # Beside each other: in one, a service may have to wait for another for a long time.
+    brought = await asyncio.gather(*(_bring_up(daemon, *one, report) for one in projects))
+    good = good and all(brought)
     daemon.engine.measures.reloaded(ok=good, wall=time.time())
+
+
+async def _bring_up(
+    daemon: Daemon, path: Path, project: Project, contents: dict[str, bytes], report: Callable[[str], None]
+) -> bool:
+    """Whether it could be done."""
+    try:
+        async for operation, outcome in daemon.projects.up(project, contents, start_down=False):
+            if operation.verb == "orphan":  # what became of the others is told by their events
+                report(f"{operation.name}: {outcome}")
+    except (PlanError, PrepareError, StateError, VolumeError) as error:
+        report(f"cannot bring up {path}: {error}")
+        return False
+    return True
 
 
 def _load(path: Path) -> tuple[Project, dict[str, bytes]]:

@@ -164,7 +164,9 @@ def stats(context: Context, no_stream: bool, form: str, names: tuple[str, ...]) 
 @project_option
 @click.pass_obj
 def events(context: Context, as_json: bool, form: str) -> None:
-    """Print what happens, as it happens: create, start, die, oom, kill, stop, restart, pause, destroy."""
+    """Print what happens, as it happens: create, start, die, oom, kill, stop, restart, pause, destroy,
+    health_status.
+    """
     with contextlib.suppress(KeyboardInterrupt):
         for event in context.client.stream("GET", "/events", {"project": context.project}):
             if as_json or form == "json":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -76,7 +77,10 @@ def up(
 
     What has `build` and no image is built first, by this command itself.
 
-    Up is: running for a second, or ended well where it is not to be started again.
+    A service waits for what it depends on as `depends_on` says; one that may not start tells why.
+
+    Up is: healthy; without a healthcheck, running for a second; or ended well where it is not to be started
+    again.
     """
     if rebuild and no_build:
         fail(USAGE, "cannot build and not build: --build and --no-build exclude each other")
@@ -108,7 +112,9 @@ def up(
                 else:
                     click.echo(f"{operation['verb']:8} {operation['name']}: {operation['cause']}")
             return
-        failed = _progress(client.stream("POST", f"{base}/up", renewing, body), form)
+        began = time.monotonic()
+        query = {**renewing, "timeout": wait_timeout if wait_up else None}
+        failed = _progress(client.stream("POST", f"{base}/up", query, body), form, wait_timeout)
     except UnreachableError:
         if detach or dry_run:
             raise
@@ -118,7 +124,8 @@ def up(
         return
     names = [service.name for service in project.services]
     if wait_up:
-        _wait(client, base, names, wait_timeout, form)
+        left_s = None if wait_timeout is None else max(0.0, wait_timeout - (time.monotonic() - began))
+        _wait(client, base, names, left_s, wait_timeout, form)
     elif failed:
         sys.exit(FAILED)
     elif not detach:
@@ -127,11 +134,17 @@ def up(
         attach(client, project)
 
 
-def _progress(lines: Iterable[Any], form: str) -> bool:
+_FAILURES = ("restarting", "exited: could not", "not started", "not recreated")
+
+
+def _progress(lines: Iterable[Any], form: str, timeout_s: float | None) -> bool:
     """Tell what came of each operation; whether some failed."""
     failed = False
     for line in lines:
-        failed = failed or "error" in line or line["outcome"].startswith(("restarting", "exited: could not"))
+        if "timeout" in line:
+            _too_late(line["timeout"], timeout_s)
+        outcome = line.get("outcome", "")
+        failed = failed or "error" in line or outcome.startswith(_FAILURES) or "post_start hook" in outcome
         if form == "json":
             output.print_json(line)
         elif "error" in line:
@@ -142,13 +155,20 @@ def _progress(lines: Iterable[Any], form: str) -> bool:
     return failed
 
 
-def _wait(client: Client, base: str, names: list[str], timeout_s: float | None, form: str) -> None:
+def _too_late(names: list[str], timeout_s: float | None) -> NoReturn:
+    output.print_error(f"not up within {timeout_s or 0:g} s: {', '.join(names)}")
+    sys.exit(TIMED_OUT)
+
+
+def _wait(
+    client: Client, base: str, names: list[str], left_s: float | None, timeout_s: float | None, form: str
+) -> None:
+    """left_s: of `timeout_s`, which was asked for."""
     down = False
-    query = {"service": names, "timeout": timeout_s}
+    query = {"service": names, "timeout": left_s}
     for line in client.stream("POST", f"{base}/wait", query):
         if "timeout" in line:
-            output.print_error(f"not up within {timeout_s:g} s: {', '.join(line['timeout'])}")
-            sys.exit(TIMED_OUT)
+            _too_late(line["timeout"], timeout_s)
         down = down or not line["up"]
         if form == "json":
             output.print_json(line)

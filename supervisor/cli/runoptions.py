@@ -98,6 +98,20 @@ _OPTIONS = (
     click.option("--init", is_flag=True, help="A process that reaps as pid 1."),
     click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]"),
     click.option("-l", "--label", multiple=True, metavar="NAME[=VALUE]"),
+    click.option("--health-cmd", help="Command of the healthcheck, for the shell of the container."),
+    click.option("--health-interval", metavar="DURATION", help="Between two probes (30s)."),
+    click.option("--health-timeout", metavar="DURATION", help="For one probe (30s)."),
+    click.option("--health-retries", type=int, help="Failures in a row that make it unhealthy (3)."),
+    click.option("--health-start-period", metavar="DURATION", help="In which no failure counts (0s)."),
+    click.option("--health-start-interval", metavar="DURATION", help="Between probes in that time (5s)."),
+    click.option(
+        "--health-on-failure",
+        type=click.Choice(["none", "restart"]),
+        default="none",
+        show_default=True,
+        help="What to do with an unhealthy one.",
+    ),
+    click.option("--no-healthcheck", is_flag=True, help="None, also not the image's."),
     click.option("--stop-signal", help="Instead of the image's STOPSIGNAL."),
     click.option("--stop-timeout", type=int, help="Seconds of grace before SIGKILL."),
     click.option("--device", multiple=True, metavar="SOURCE[:TARGET[:rwm]]"),
@@ -137,6 +151,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
         "Tty": given["tty"],
         "OpenStdin": given["interactive"],
         "StdinOnce": given.get("stdin_once", False),
+        "Healthcheck": _healthcheck(given),
         "StopSignal": given["stop_signal"],
         "StopTimeout": given["stop_timeout"],
         "Volumes": {text: {} for text in volumes if ":" not in text},
@@ -164,6 +179,33 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
             "Sysctls": dict(_pair(text) for text in given["sysctl"]),
         },
     }
+
+
+def _healthcheck(given: dict[str, Any]) -> dict[str, Any] | None:
+    times = {
+        "Interval": given["health_interval"],
+        "Timeout": given["health_timeout"],
+        "StartPeriod": given["health_start_period"],
+        "StartInterval": given["health_start_interval"],
+    }
+    wanted: dict[str, Any] = {name: _nanoseconds(text) for name, text in times.items() if text}
+    if given["health_cmd"]:
+        wanted["Test"] = ["CMD-SHELL", given["health_cmd"]]
+    if given["health_retries"]:
+        wanted["Retries"] = given["health_retries"]
+    if given["health_on_failure"] == "restart":
+        wanted["OnUnhealthy"] = "restart"
+    if not given["no_healthcheck"]:
+        return wanted or None
+    if wanted:
+        raise ValueError("--no-healthcheck conflicts with the other --health-* options")
+    return {"Test": ["NONE"]}
+
+
+def _nanoseconds(text: str) -> int:
+    from supervisor.compose.units import duration_ns
+
+    return duration_ns(text)
 
 
 def _pair(text: str, separator: str = "=") -> tuple[str, str]:

@@ -32,7 +32,10 @@ def status_words(view: Json) -> str:
     state = view["State"]
     match state["Status"]:
         case "running":
-            return f"Up {duration(since(state['StartedAt']))}"
+            up = f"Up {duration(since(state['StartedAt']))}"
+            health = state.get("Health", {}).get("Status")
+            # Docker's words
+            return f"{up} ({'health: ' if health == 'starting' else ''}{health})" if health else up
         case "paused":
             return f"Up {duration(since(state['StartedAt']))} (Paused)"
         case "restarting":
@@ -75,10 +78,15 @@ def ps_table(views: Sequence[Json], width: int | None) -> str:
 
 
 def _why_down(view: Json) -> str:
-    """The reason of one that does not run, and when a stop for a time ends."""
-    match view["State"]["Status"]:
+    """The reason of one that does not run, or is unhealthy, and when a stop for a time ends."""
+    state = view["State"]
+    match state["Status"]:
         case "restarting":
             return str(view["Reason"])
+        case "created":
+            return str(view["Reason"])
+        case "running" if state.get("Health", {}).get("Status") == "unhealthy":
+            return _last_failure(state["Health"])
         case "exited" if view["NextRestartAt"]:
             return f"{view['Reason']}; starts again in {duration(-since(view['NextRestartAt']))}"
         case "exited":
@@ -127,6 +135,7 @@ def ps_json(view: Json) -> Json:
         "Project": view["Project"],
         "Service": view["Service"],
         "State": state["Status"],
+        "Health": state.get("Health", {}).get("Status", ""),
         "ExitCode": state["ExitCode"],
         "RestartCount": view["RestartCount"],
         "NextRestartAt": view["NextRestartAt"],
@@ -152,6 +161,7 @@ def story(view: Json, runs: list[Json], tail: list[str]) -> str:
         lines.append(f"    -> {run['Verdict']}")
     if not runs:
         lines.append("  no run has ended yet")
+    lines += _health_story(view["State"].get("Health"))
     if tail:
         lines.append("last lines that it wrote:")
         lines += [f"  | {text}" for text in tail]
@@ -160,6 +170,33 @@ def story(view: Json, runs: list[Json], tail: list[str]) -> str:
     elif view["Reason"]:
         lines.append(f"now: {view['Reason']}")
     return "\n".join(lines)
+
+
+def _last_failure(health: Json) -> str:
+    failed = [result for result in health["Log"] if result["ExitCode"] != 0]
+    return _result_words(failed[-1]) if failed else ""
+
+
+def _result_words(result: Json) -> str:
+    line = next((text.strip() for text in result["Output"].splitlines() if text.strip()), "")
+    code = result["ExitCode"]
+    words = "succeeded" if code == 0 else "failed" if code < 0 else f"failed with exit code {code}"
+    return f"{words}: {line}" if line else words
+
+
+def _health_story(health: Json | None) -> list[str]:
+    """What the last probes said, in plain words."""
+    if not health:
+        return []
+    streak = health["FailingStreak"]
+    more = f", {streak} failure{'s' if streak > 1 else ''} in a row" if streak else ""
+    lines = [f"health: {health['Status']}{more}"]
+    for result in health["Log"]:
+        took_s = since(result["Start"], datetime.fromisoformat(result["End"]))
+        lines.append(f"  probe at {result['Start'][:19]}Z, {took_s:.3f} s: {_result_words(result)}")
+    if not health["Log"]:
+        lines.append("  no probe has ended since the supervisor started")
+    return lines
 
 
 def stats_rows(before: Sequence[Json], now: Sequence[Json], passed_s: float) -> list[Json]:

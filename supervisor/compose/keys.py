@@ -14,8 +14,6 @@ from supervisor.compose.names import words
 from supervisor.compose.reader import Keys
 
 _NETWORKS = "project networks come in a later version; use `network_mode: host` or `none` until then"
-_HOOKS = "put it into the command of the service"
-_CONDITION = "write service_started, and let the service wait for what it needs"
 _RESOLVER = "the host's resolv.conf is used; remove the key"
 
 NOT_YET: Mapping[tuple[str, str], str] = {
@@ -30,26 +28,21 @@ NOT_YET: Mapping[tuple[str, str], str] = {
     ("a service", "expose"): _NETWORKS,
     ("a service", "external_links"): _NETWORKS,
     ("a service", "extra_hosts"): "write the name into the host's /etc/hosts",
-    ("a service", "healthcheck"): "remove it; the restart policy acts on the exit of the service",
     ("a service", "links"): _NETWORKS,
     ("a service", "mac_address"): _NETWORKS,
     ("a service", "networks"): _NETWORKS,
     ("a service", "ports"): (
         "with `network_mode: host` a service listens on the host's ports itself; remove the key"
     ),
-    ("a service", "post_start"): _HOOKS,
-    ("a service", "pre_start"): _HOOKS,
-    ("a service", "pre_stop"): _HOOKS,
+    ("a service", "pre_start"): (
+        "use a service of its own, and depends_on with service_completed_successfully"
+    ),
     ("a service", "scale"): "write a service for each instance",
     ("deploy", "replicas"): "write a service for each instance",
-    ("depends_on", "service_healthy"): _CONDITION,
-    ("depends_on", "service_completed_successfully"): _CONDITION,
     ("network_mode", "bridge"): "write host or none",
     ("network_mode", "service:"): "write host or none",
     ("network_mode", "container:"): "write host or none",
     ("a mount", "image"): "mount a volume, or copy the files with `COPY --from` in a build",
-    ("x-shipkeeper", "probe"): "remove it; the restart policy acts on the exit of the service",
-    ("x-shipkeeper", "on_unhealthy"): "remove it; the restart policy acts on the exit of the service",
 }
 """(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
 

@@ -107,7 +107,8 @@ def starts_at_boot(instance: Instance, now_s: float) -> bool:
     the supervisor runs, with the attempts, their window and the exit codes of its rules.
     """
     if not isinstance(instance.phase, Resting) or instance.phase.timer is not None:
-        return False  # created; or it waits for a start of its own
+        # One that was never started is, if that had been asked for and waited for others.
+        return isinstance(instance.phase, Created) and instance.wanted
     policy = instance.rules.policy
     if instance.manually_stopped:
         return policy is Policy.ALWAYS

@@ -7,6 +7,7 @@ decides nothing; one that fails comes back as an event.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.model import RestartRules
@@ -94,6 +95,24 @@ class TimerFired:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """What probes say of a run has changed. restart: `on_unhealthy` asks for one. why: the probes' words."""
+
+    run: int
+    status: Literal["starting", "healthy", "unhealthy"]
+    why: str = ""
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A start waits for dependencies; refused: it does not come, until somebody asks for it anew."""
+
+    why: str
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RulesChanged:
     """`update`: takes effect at the next exit; no counter is reset, as in Docker."""
 
@@ -111,6 +130,8 @@ Event = (
     | LaunchFailed
     | Exited
     | TimerFired
+    | HealthChanged
+    | Held
     | RulesChanged
 )
 

@@ -13,12 +13,16 @@ from typing import assert_never
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The main process ran and ended. oom: the kernel killed something of the run for memory."""
+    """The main process ran and ended. oom: the kernel killed something of the run for memory.
+
+    unhealthy: it was ended because of what its probes said, which is this.
+    """
 
     code: int
     signal: int = 0
     oom: bool = False
     lost: bool = False
+    unhealthy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,10 @@ _MEANINGS = {
 
 
 def failed(ending: Ending) -> bool:
-    """What on-failure means by a failure: any code but 0, and every failed start."""
+    """What on-failure means by a failure: any code but 0, every failed start, and an unhealthy service."""
     match ending:
         case Exit():
-            return ending.code != 0
+            return ending.code != 0 or bool(ending.unhealthy)
         case SpawnFailure():
             return True
         case _:
@@ -69,6 +73,8 @@ def describe(ending: Ending) -> str:
     match ending:
         case SpawnFailure():
             return f"could not start ({ending.stage}): {ending.detail}"
+        case Exit(unhealthy=why) if why:
+            return f"unhealthy: {why}"
         case Exit(lost=True):
             return "ended while nobody watched (exit status unknown, recorded as 255)"
         case Exit(oom=True):

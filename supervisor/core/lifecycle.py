@@ -51,6 +51,10 @@ def step(instance: Instance, event: ev.Event, now_s: float, jitter: float = 0.0)
             return _ended(instance, event.exit, now_s, jitter)
         case ev.TimerFired():
             return _timer(instance, event.timer, now_s)
+        case ev.HealthChanged():
+            return _health(instance, event, now_s)
+        case ev.Held():
+            return _held(instance, event)
         case ev.RulesChanged():
             return replace(instance, rules=event.rules), (ev.Save(),)
         case _:
@@ -158,6 +162,36 @@ def _paused(instance: Instance, event: ev.Paused) -> Step:
     return replace(instance, phase=replace(phase, paused=event.paused)), (ev.Save(), tell)
 
 
+def _health(instance: Instance, event: ev.HealthChanged, now_s: float) -> Step:
+    phase = instance.phase
+    if event.run != instance.run or not isinstance(phase, Running) or event.status == instance.health:
+        return instance, ()
+    instance = replace(instance, health=event.status)
+    tell = () if event.status == "starting" else (ev.Tell(f"health_status: {event.status}", event.why),)
+    if event.status != "unhealthy" or not event.restart:
+        return instance, (ev.Save(), *tell)
+    why = f"unhealthy: {event.why}"
+    stopped, effects = _stop(instance, ev.StopRequested(manual=False, why=why), now_s)
+    assert isinstance(stopped.phase, Stopping)
+    ending = replace(stopped.phase, then="decide", unhealthy=event.why)
+    return replace(stopped, phase=ending), (*effects, *tell)
+
+
+def _held(instance: Instance, event: ev.Held) -> Step:
+    match instance.phase:
+        case Created():
+            # Wanted: a supervisor that ends meanwhile goes on with it when it is back.
+            held = replace(instance, wanted=not event.refused, reason=event.why)
+        case Resting():
+            held = replace(instance, reason=event.why)
+        case Starting() | Running() | Stopping() | Waiting():
+            return instance, ()  # somebody was quicker
+        case _:
+            assert_never(instance.phase)
+    # As with a start: an earlier stop is forgotten, so that a later one can be seen.
+    return (held if event.refused else replace(held, manually_stopped=False)), (ev.Save(),)
+
+
 def _started(instance: Instance, event: ev.Started, now_s: float) -> Step:
     if event.run != instance.run:
         return instance, ()
@@ -181,6 +215,11 @@ def _ended(instance: Instance, ending: Ending, now_s: float, jitter: float) -> S
     match instance.phase:
         case Created() | Waiting() | Resting():
             return instance, ()  # a second report of the same end
+        case Stopping(then="decide") as phase:
+            if isinstance(ending, Exit):
+                ending = replace(ending, unhealthy=phase.unhealthy)
+            started_s = now_s if phase.started_s is None else phase.started_s
+            stopped = False
         case Stopping() as phase:
             ended = replace(instance, last=ending)
             tells = _tells(ending)
@@ -242,7 +281,7 @@ def _timer(instance: Instance, timer: int, now_s: float) -> Step:
 # --- the pieces ----------------------------------------------------------------------------------
 def _launch(instance: Instance, why: str, now_s: float) -> Step:
     run = instance.run + 1
-    return replace(instance, run=run, phase=Starting(now_s), wanted=True, reason=why), (
+    return replace(instance, run=run, phase=Starting(now_s), wanted=True, reason=why, health=""), (
         ev.Launch(run),
         ev.Save(),
     )

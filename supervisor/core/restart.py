@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from supervisor.core.exits import Ending, SpawnFailure, describe, failed
+from supervisor.core.exits import Ending, Exit, SpawnFailure, describe, failed
 from supervisor.core.model import Backoff, Policy, RestartRules
 
 
@@ -95,6 +95,9 @@ def decide(
 
 def _wanted(rules: RestartRules, ending: Ending) -> tuple[bool, str]:
     how = describe(ending)
+    if isinstance(ending, Exit) and ending.unhealthy:
+        # Asked for in so many words, whatever the policy makes of other ends; its code is that of our stop.
+        return True, f"{how}; on_unhealthy restart"
     if not isinstance(ending, SpawnFailure):
         if ending.code in rules.no_restart_on:
             return False, f"{how}; no_restart_on names {ending.code}"

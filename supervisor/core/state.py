@@ -45,15 +45,17 @@ class Running:
 class Stopping:
     """A signal was sent and the timer `timer` will kill what is left, again and again.
 
-    started_s is None where the run had not begun. `then`: what comes when it is down. hold_s: how long it
-    then rests, if the stop was for a time.
+    started_s is None where the run had not begun. `then`: what comes when it is down; "decide": what its
+    policy makes of a failure. hold_s: how long it then rests, if the stop was for a time. unhealthy: what the
+    probes said, if that is the reason.
     """
 
     timer: int
     started_s: float | None
     killed: bool
-    then: Literal["rest", "start"] = "rest"
+    then: Literal["rest", "start", "decide"] = "rest"
     hold_s: float | None = None
+    unhealthy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Resting:
 
 
 Phase = Created | Starting | Running | Stopping | Waiting | Resting
+Health = Literal["", "starting", "healthy", "unhealthy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Instance:
 
     run: generation of the newest run; only grows. timer: generation of the newest timer; only grows.
     started_before, manually_stopped: Docker's HasBeenStartedBefore and HasBeenManuallyStopped.
+    health: of the newest run; empty where nobody has probed it.
     """
 
     id: str
@@ -97,6 +101,7 @@ class Instance:
     history: History = field(default_factory=History)
     last: Ending | None = None
     reason: str = ""
+    health: Health = ""
 
 
 def docker_state(instance: Instance) -> str:

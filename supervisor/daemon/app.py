@@ -24,8 +24,11 @@ from supervisor.daemon.adoption import Adoption
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
+from supervisor.daemon.health import HealthChecks
+from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
+from supervisor.daemon.inside import Inside
 from supervisor.daemon.names import Names
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects, is_down
@@ -74,6 +77,7 @@ class Daemon:
         self.projects: Projects
         self.containers: Containers
         self.volumes: Volumes
+        self.health: HealthChecks
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -98,8 +102,11 @@ class Daemon:
         self.plans = plans
         images = Images(self.paths)
         self.volumes = Volumes(self.engine, self.paths, plans.held)
+        inside = Inside(self.execs)
+        self.health = HealthChecks(self.engine, inside, plans)
+        hooks = Hooks(self.engine, inside, plans, self._report)
         self.projects = Projects(
-            self.engine, plans.remove, self.volumes, plans.grants, images, plans.look_again
+            self.engine, plans.remove, self.volumes, plans.grants, images, plans.look_again, hooks
         )
         self.engine.on_rest = self._on_rest
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
@@ -126,13 +133,14 @@ class Daemon:
         allocator.give_back()  # what imports and loading left
         if starting:
             entries = [self.engine.entries[name] for name in starting]
-            self._starting = self._background(self.projects.start(entries, self._anew.value))
+            self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
         self._leaving = True
         if self._starting is not None:
             self._starting.cancel()
+        self.projects.leave()
 
     async def stop(self, *, services: bool) -> None:
         """Let go of everything; with `services`, stop them first, dependents before what they need.
@@ -145,6 +153,7 @@ class Daemon:
             async with patience(ending.status):
                 await ending.run(self._report)
         self._closing = True
+        self.health.close()
         await self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
@@ -240,6 +249,7 @@ class Daemon:
         starting = adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
         assert self._launcher is not None
         self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
+        self.health.take_over()
         return starting
 
     async def _take_over_mounts(self) -> None:

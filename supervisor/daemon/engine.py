@@ -17,6 +17,7 @@ from typing import NamedTuple, assert_never
 
 from supervisor.core import events as ev
 from supervisor.core.exits import LOST, Exit, SpawnFailure
+from supervisor.core.health import Health
 from supervisor.core.lifecycle import Step, step
 from supervisor.core.state import (
     Created,
@@ -69,7 +70,14 @@ class Entry:
     preparing: bool = False
     meta: str = ""
     process: Process | None = None
+    health: Health | None = None
+    """What the probes of the newest run said to this daemon; `daemon.health` writes it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """Have all look again who wait for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def let_go(self) -> None:
         """Close the pidfd."""
@@ -378,8 +386,7 @@ class Engine:
         if came_down:
             self.on_rest(entry)
         entry.note_downtime(boottime_s())
-        entry.changed.set()
-        entry.changed = asyncio.Event()
+        entry.wake()
 
     # --- storing ----------------------------------------------------------------------------------
     async def stored(self) -> None:
@@ -440,8 +447,7 @@ class Engine:
         self.measures.forget(entry.instance.id)
         entry.let_go()
         del self.entries[entry.instance.id]
-        entry.changed.set()
-        entry.changed = asyncio.Event()
+        entry.wake()
         self._publish(entry, ev.Tell("destroy"))
 
     async def gone(self, entry: Entry) -> None:

@@ -40,6 +40,8 @@ class ExecSession:
     pid: int = 0
     exit_code: int | None = None
     begun: bool = False
+    lost: bool = False
+    """The launcher died; the end was not seen."""
     started: asyncio.Future[list[int]] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -77,6 +79,15 @@ class Execs:
         if not session.ended.is_set():
             self.send(protocol.ExecSignal(session.id, signum))
 
+    def kill(self, session: ExecSession) -> None:
+        """End its process and the group of it; no effect on one that has ended."""
+        if not session.ended.is_set():
+            self.send(protocol.ExecKill(session.id))
+
+    def forget(self, session: ExecSession) -> None:
+        """Nobody asks for it any more."""
+        self._sessions.pop(session.id, None)
+
     def on_launcher(self, event: protocol.ExecStarted | protocol.ExecFailed | protocol.ExecExited) -> None:
         """What the launcher says of an exec."""
         session = self._sessions.get(event.exec_id)
@@ -103,6 +114,7 @@ class Execs:
         """The launcher died: whoever waits is told; the processes run on without us."""
         for session in self._sessions.values():
             if session.begun and not session.ended.is_set():
+                session.lost = True
                 self._end(session, LOST, f"cannot exec in {session.name}: the launcher died")
 
     @staticmethod

@@ -70,11 +70,16 @@ class Measures:
                 reason = "oom"
                 self.counts[name, "oom_kills", ""] += 1
             case Exit() if isinstance(instance.phase, Stopping):
-                reason = "stopped"
+                reason = "unhealthy" if instance.phase.then == "decide" else "stopped"
                 self.counts[name, "forced_kills", ""] += int(instance.phase.killed)
             case Exit():
                 reason = "signal" if ending.signal else "error" if ending.code else "success"
         self.counts[name, "exits", reason] += 1
+
+    def probed(self, instance_id: str, *, failed: bool) -> None:
+        """A probe of its health has come to a result."""
+        self.counts[instance_id, "health_checks", ""] += 1
+        self.counts[instance_id, "health_check_failures", ""] += int(failed)
 
     def launched(self, instance: Instance, event: ev.Event, *, booting: bool) -> None:
         """A launch was asked for; `instance` as it is now."""
@@ -122,6 +127,8 @@ def _trigger(instance: Instance, event: ev.Event) -> str:
         case ev.Exited() | ev.LaunchFailed() | ev.TimerFired():
             if isinstance(event, ev.Exited) and not instance.history.restart_count:
                 return "manual"
+            if isinstance(instance.last, Exit) and instance.last.unhealthy:
+                return "unhealthy"
             return "oom" if isinstance(instance.last, Exit) and instance.last.oom else "exit"
         case ev.RestartRequested():
             return "manual"

@@ -26,8 +26,9 @@ from supervisor.kernel.usage import Usage
 
 LABELS = ("project", "service", "replica")
 STATES = ("created", "running", "paused", "stopping", "restarting", "exited")
-_TRIGGERS = ("exit", "oom", "manual", "boot")
-_REASONS = ("success", "error", "signal", "oom", "stopped", "spawn")
+HEALTH = ("none", "starting", "healthy", "unhealthy")
+_TRIGGERS = ("exit", "oom", "unhealthy", "manual", "boot")
+_REASONS = ("success", "error", "signal", "oom", "unhealthy", "stopped", "spawn")
 _OUTCOMES = ("adopted", "restarted", "lost")
 _ANSWERS = ("answered", "forwarded", "limited", "malformed")
 _CAUSES = ("supervisor_restart", "host_reboot")
@@ -139,6 +140,9 @@ class _States(Collector):
         wanted = _gauge("service_wanted_up", "1 while the service is meant to run.", *LABELS)
         up = _gauge("service_up", "1 while its main process runs.", *LABELS)
         state = _gauge("service_state", "1 for the state that it is in.", *LABELS, "state")
+        health = _gauge(
+            "service_health_status", "1 for the health that it has: none without a check.", *LABELS, "status"
+        )
         began = _gauge("service_start_time_seconds", "When the current run began.", *LABELS)
         ended = _gauge("service_last_exit_timestamp_seconds", "When the last run ended.", *LABELS)
         code = _gauge("service_last_exit_code", "Exit code of the last run; 128 + n for signal n.", *LABELS)
@@ -165,6 +169,9 @@ class _States(Collector):
             up.add_metric(labels, int(isinstance(phase, Running)))
             for name in STATES:
                 state.add_metric([*labels, name], int(docker_state(instance) == name))
+            known = instance.health if isinstance(phase, Running) and instance.health else "none"
+            for name in HEALTH:
+                health.add_metric([*labels, name], int(known == name))
             if isinstance(phase, Running) and sample.started_wall is not None:
                 began.add_metric(labels, sample.started_wall)
             if sample.ended_wall is not None:
@@ -183,6 +190,7 @@ class _States(Collector):
             wanted,
             up,
             state,
+            health,
             began,
             ended,
             code,
@@ -208,6 +216,8 @@ class _Happenings(Collector):
             ("spawn_failures", "Runs that never began, by the stage that failed.", "stage", ()),
             ("oom_kills", "Runs that the kernel ended for memory.", None, ("",)),
             ("forced_kills", "Stops that needed SIGKILL.", None, ("",)),
+            ("health_checks", "Probes of its health that came to a result.", None, ("",)),
+            ("health_check_failures", "Those of them that failed.", None, ("",)),
         ):
             family = _counter(f"service_{what}", text, *LABELS, *(() if label is None else (label,)))
             for sample in self._taken.samples:

@@ -7,21 +7,26 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from supervisor.core import events as ev
 from supervisor.core.anonymous import name_anonymous
 from supervisor.core.grants import FileGrant
-from supervisor.core.graph import waves
+from supervisor.core.graph import DependencyCycleError, waves
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.reconcile import Observed, Operation, Plan, container_name, reconcile
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry, boottime_s
+from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
+from supervisor.daemon.ordering import HeldBackError, Turns, checked, let_start
+from supervisor.daemon.outcomes import drained, ended_well, is_known, is_over, outcome
 from supervisor.daemon.state import Stored
 from supervisor.daemon.volumes import Volumes
 from supervisor.kernel import allocator
@@ -78,6 +83,7 @@ class Projects:
         grants: GrantStore,
         images: Images,
         look_again: Callable[[], bool],
+        hooks: Hooks,
     ) -> None:
         self._engine = engine
         self._remove_files = remove_files
@@ -86,7 +92,9 @@ class Projects:
         self._coming: Counter[FileGrant] = Counter()  # of projects that are being brought up
         self._images = images
         self._look_again = look_again
+        self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, dict[asyncio.Future[list[None]], Turns]] = {}
 
     def entries(self, project: str) -> list[Entry]:
         """Instances of a project, by name."""
@@ -108,7 +116,7 @@ class Projects:
                 entry.plan = None  # made anew for its next run
 
     def plan(self, project: Project) -> Plan:
-        """What `up` would do with a resolved project."""
+        """What `up` would do with a resolved project. Raises PlanError: services that wait for each other."""
         observed = tuple(
             Observed(
                 entry.instance.id,
@@ -120,6 +128,13 @@ class Projects:
             )
             for entry in self.entries(project.name)
         )
+        try:
+            return self._plan(project, observed)
+        except DependencyCycleError as error:
+            raise PlanError(f"cannot bring up {project.name}: {error}") from error
+
+    @staticmethod
+    def _plan(project: Project, observed: tuple[Observed, ...]) -> Plan:
         return reconcile(project, {s.name: config_hash(s) for s in project.services}, observed)
 
     async def up(
@@ -132,6 +147,9 @@ class Projects:
     ) -> AsyncIterator[tuple[Operation, str]]:
         """Make it so; yields each operation with what came of it, in dependency order.
 
+        Who stops listening ends nothing: what waits for its dependencies is started when they let it, unless
+        `down` or a newer `up` calls it off.
+
         contents: as for `resolve`. start_down: start what is there, unchanged, and down. Not at a boot, where
         the policies decide. renew_volumes: what is recreated gets new anonymous volumes, and the old ones go.
         What cannot be created is found before anything is touched. Raises PlanError, PrepareError,
@@ -142,17 +160,40 @@ class Projects:
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
         self._coming.update(coming)
+        self._call_off(project.name, "a newer `up` took over")
         try:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
+                await self._quiet(project.name)
                 await asyncio.to_thread(self._grants.keep, project, contents)
-                async for done in self._bring_up(project, start_down=start_down, renew_volumes=renew_volumes):
+                plan = self.plan(project)
+                made = {
+                    op.service: self._made(
+                        project, project.service(op.service), op.id, renew_volumes=renew_volumes
+                    )
+                    for op in plan.operations
+                    if op.verb in ("create", "recreate")
+                }
+                async for done in self._carry_out(
+                    project.name, plan, made, start_down=start_down, renew_volumes=renew_volumes
+                ):
                     yield done
+                for op in plan.operations:
+                    if op.verb == "orphan":
+                        yield op, op.cause
+                await self._engine.stored()
                 allocator.give_back()  # the model, and what the plans were made with
         finally:
-            self._coming.subtract(coming)
-            self._coming += Counter()  # without what is zero
+            self._have_come(project.name, coming)
             if coming:
                 await self.sweep_contents()
+
+    def _have_come(self, project: str, coming: list[FileGrant]) -> None:
+        """Who was granted these is known to the engine now, or as soon as what waits has come to its end."""
+        if waiting := list(self._turns.get(project, {})):
+            waiting[-1].add_done_callback(lambda _: self._have_come(project, coming))
+            return
+        self._coming.subtract(coming)
+        self._coming += Counter()  # without what is zero
 
     async def _check_external(self, project: Project) -> None:
         """What a service mounts and nobody may make is there. Raises VolumeError."""
@@ -168,66 +209,136 @@ class Projects:
         granted = [g for entry in self._engine.entries.values() for g in entry.stored.spec.grants]
         await asyncio.to_thread(self._grants.sweep, [*granted, *self._coming])
 
-    async def _bring_up(
-        self, project: Project, *, start_down: bool, renew_volumes: bool
+    async def _carry_out(
+        self, project: str, plan: Plan, made: dict[str, Stored], *, start_down: bool, renew_volumes: bool
     ) -> AsyncIterator[tuple[Operation, str]]:
-        plan = self.plan(project)
-        made = {
-            op.service: self._made(project, project.service(op.service), op.id, renew_volumes=renew_volumes)
-            for op in plan.operations
-            if op.verb in ("create", "recreate")
+        """All operations at the same time, each waiting for what its service depends on."""
+        operations = [op for op in plan.operations if op.verb != "orphan"]
+        news: asyncio.Queue[tuple[Operation, str]] = asyncio.Queue()
+        renewed = {op.service for op in operations if op.verb == "recreate"}
+        entries = {op.service: self._engine.entries[op.id] for op in operations if op.id}
+        entries |= {
+            op.service: self._engine.add(made[op.service]) for op in operations if op.verb == "create"
         }
-        needs = {spec.name: [d.service for d in spec.depends_on] for spec in project.services}
-        for wave in waves(needs):
-            operations = [op for op in plan.operations if op.service in wave and op.verb != "orphan"]
-            async for done in self._wave(
-                operations, made, start_down=start_down, renew_volumes=renew_volumes
-            ):
-                yield done
-        for op in plan.operations:
-            if op.verb == "orphan":
-                yield op, op.cause
-        await self._engine.stored()
+        turns = Turns(
+            {op.service: asyncio.Event() for op in operations},
+            lambda service: [entries[service]] if service in entries else [],
+            patient=not start_down,
+        )
 
-    async def _wave(
-        self,
-        operations: list[Operation],
-        made: dict[str, Stored],
-        *,
-        start_down: bool,
-        renew_volumes: bool,
-    ) -> AsyncIterator[tuple[Operation, str]]:
-        """Operations that do not depend on each other, all at the same time."""
-        old = [self._engine.entries[op.id] for op in operations if op.verb == "recreate"]
-        await self.stop(old, manual=False, why="recreated")
-        # At once, so that the database has the one or the other: who the anonymous volumes belong to.
-        for entry in old:
-            self._engine.forget(entry)
-        recreated = {
-            op.service: self._engine.add(made[op.service]) for op in operations if op.verb == "recreate"
-        }
-        for entry in old:
-            await self._remove_rest(entry, volumes=renew_volumes)
-        started: list[tuple[Operation, Entry]] = []
-        for op in operations:
-            match op.verb:
-                case "keep" | "orphan":
-                    yield op, op.cause
+        async def one(op: Operation) -> None:
+            def say(why: str) -> None:
+                news.put_nowait((op, why))
+
+            try:
+                if op.verb == "keep" or (op.verb == "start" and not start_down):
+                    spec = entries[op.service].stored.spec
+                    causes = [d.service for d in spec.depends_on if d.restart and d.service in renewed]
+                    if not causes or is_down(entries[op.service].instance):
+                        news.put_nowait((op, "left down" if op.verb == "start" else op.cause))
+                        return
+                    turns.begun[op.service].set()  # it runs: nobody has to wait for its restart
+                    await self._again(entries[op.service], turns, f"{causes[0]} was recreated")
+                    news.put_nowait((op, f"restarted: {causes[0]} was recreated"))
+                    return
+                entry = entries[op.service]
+                if op.verb == "recreate":
+                    await let_start(self._engine, entry, made[op.service].spec, turns, say)
+                    await self.stop([entry], manual=False, why="recreated")
+                    # At once, so that the database has the one or the other, and with it the volumes.
+                    self._engine.forget(entry)
+                    before, entry = entry, self._engine.add(made[op.service])
+                    entries[op.service] = entry
+                    await self._remove_rest(before, volumes=renew_volumes)
+                else:
+                    await let_start(self._engine, entry, entry.stored.spec, turns, say)
+                self._engine.post(entry.instance.id, ev.StartRequested())
+                await self._engine.until(entry, has_begun)
+                failure = await self._hooks.after_start(entry)
+                notes = [*([failure] if failure else []), *turns.warnings.get(op.service, [])]
+                news.put_nowait((op, "; ".join([outcome(entry), *notes])))
+            except HeldBackError as error:
+                word = "not recreated" if op.verb == "recreate" else "not started"
+                news.put_nowait((op, f"{word}: {error}"))
+            finally:
+                turns.begun[op.service].set()
+
+        whole = self._waiting(project, turns, [one(op) for op in operations])
+        async for each in drained(news, whole):
+            yield each
+
+    async def _again(self, entry: Entry, turns: Turns, why: str) -> None:
+        """Restart an instance that is up, once its dependencies let it. Raises HeldBackError."""
+        await let_start(self._engine, entry, entry.stored.spec, turns)
+        await self._restart_one(entry, None, why)
+
+    async def _restart_one(self, entry: Entry, grace_s: float | None, why: str) -> None:
+        run = entry.instance.run
+        given_s = entry.instance.stop_grace_s if grace_s is None else grace_s
+        left_s = await self._hooks.before_stop(entry, given_s)
+        grace_s = grace_s if left_s == given_s else left_s
+        self._engine.post(entry.instance.id, ev.RestartRequested(grace_s, why))
+        await self._engine.until(
+            entry, lambda i: (i.run > run and isinstance(i.phase, Running | Resting)) or is_down(i)
+        )
+
+    async def restart(
+        self, entry: Entry, grace_s: float | None = None, why: str = "restarted by you"
+    ) -> None:
+        """Restart one; then those up that depend on it with `restart: true`, when its condition is met."""
+        await self._restart_one(entry, grace_s, why)
+        done = {entry.stored.spec.name}
+        following = [entry]
+        while following:
+            cause = following.pop(0).stored.spec.name
+            for other in self.entries(entry.stored.project) if entry.stored.project else []:
+                spec = other.stored.spec
+                if spec.name in done or is_down(other.instance):
                     continue
-                case "start" if not start_down:
-                    yield op, "left down"
+                needs = [d for d in spec.depends_on if d.service == cause and d.restart]
+                if not needs:
                     continue
-                case "start":
-                    entry = self._engine.entries[op.id]
-                case "create":
-                    entry = self._engine.add(made[op.service])
-                case "recreate":
-                    entry = recreated[op.service]
-            self._engine.post(entry.instance.id, ev.StartRequested())
-            started.append((op, entry))
-        for op, entry in started:
-            await self._engine.until(entry, has_begun)
-            yield op, outcome(entry)
+                done.add(spec.name)
+                turns = Turns({}, partial(self._of, entry.stored.project))
+                again = self._again(other, turns, f"{cause} was restarted")
+                try:
+                    await self._waiting(entry.stored.project, turns, [again])
+                except HeldBackError:
+                    continue  # it runs on, and its dependency tells why
+                following.append(other)
+
+    def _waiting(
+        self, project: str, turns: Turns, work: list[Coroutine[Any, Any, None]]
+    ) -> asyncio.Future[list[None]]:
+        """Starts that may wait, under way; until they are done they can be called off."""
+        whole = asyncio.gather(*work)
+        here = self._turns.setdefault(project, {})
+        here[whole] = turns
+
+        def done(ended: asyncio.Future[list[None]]) -> None:
+            del here[ended]
+            if not ended.cancelled():
+                ended.exception()  # it may be that nobody asks for it any more
+
+        whole.add_done_callback(done)
+        return whole
+
+    def _call_off(self, project: str, why: str) -> None:
+        for turns in self._turns.get(project, {}).values():
+            turns.call_off(why, self.entries(project))
+
+    def leave(self) -> None:
+        """From now on nothing that waits is started; the next supervisor goes on with it."""
+        for project in self._turns:
+            self._call_off(project, "the supervisor was shut down")
+
+    async def _quiet(self, project: str) -> None:
+        """Wait for what was called off; what is in the middle of a start comes to its end."""
+        if working := list(self._turns.get(project, {})):
+            await asyncio.wait(working)
+
+    def _of(self, project: str, service: str) -> list[Entry]:
+        return [entry for entry in self.entries(project) if entry.stored.spec.name == service]
 
     def _made(
         self, project: Project, spec: ServiceSpec, replaced: str, *, renew_volumes: bool = False
@@ -241,6 +352,11 @@ class Projects:
         if any(e.stored.name == name and e.instance.id != replaced for e in self._engine.entries.values()):
             raise PlanError(
                 f"cannot create {name}: the name is taken; remove that one, or set container_name"
+            )
+        if spec.hooks.pre_start:
+            raise PlanError(
+                f"cannot create {name}: pre_start hooks are not built; use a service of its own, and"
+                " depends_on with service_completed_successfully"
             )
         instance = Instance(
             secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
@@ -271,27 +387,66 @@ class Projects:
         """Stop instances, dependents before what they depend on, and wait until all are down."""
         wanted = list(entries)
         request = ev.StopRequested(manual, grace_s, None, hold_s, why)
-        for wave in reversed(waves(_needs(wanted))):
+        for wave in reversed(_waves(wanted)):
             group = [entry for entry in wanted if _key(entry) in wave]
-            for entry in group:
-                self._engine.post(entry.instance.id, request)
+            await self._before_stop(group, request)
             for entry in group:
                 await self._engine.until(entry, is_down)
 
-    async def start(self, entries: Iterable[Entry], why: str = "started by you") -> None:
-        """Start instances in dependency order; returns when each start has come to something.
+    async def _before_stop(self, group: list[Entry], request: ev.StopRequested) -> None:
+        """Ask each to stop, when its pre_stop hooks have had their part of its grace period."""
 
-        Raises PlanError where the host cannot be looked at: then nothing was started.
+        async def after_hooks(entry: Entry, given_s: float) -> None:
+            left_s = await self._hooks.before_stop(entry, given_s)
+            self._engine.post(entry.instance.id, replace(request, grace_s=left_s))
+
+        hooked = []
+        for entry in group:
+            given_s = entry.instance.stop_grace_s if request.grace_s is None else request.grace_s
+            if entry.stored.spec.hooks.pre_stop and isinstance(entry.instance.phase, Running):
+                hooked.append(after_hooks(entry, given_s))
+            else:
+                self._engine.post(entry.instance.id, request)
+        await asyncio.gather(*hooked)
+
+    async def start(
+        self, entries: Iterable[Entry], why: str = "started by you", *, boot: bool = False
+    ) -> None:
+        """Start instances, each when what it depends on among them lets it; returns when each start has come
+        to something, or will not come: then it has its reason.
+
+        boot: nobody waits for it, and all services of a project count as dependencies. Raises PlanError where
+        the host cannot be looked at: then nothing was started.
         """
         wanted = list(entries)
         if any(entry.stored.spec.rootfs.kind == "host" for entry in wanted):
             await self._see_host()
-        for wave in waves(_needs(wanted)):
-            group = [entry for entry in wanted if _key(entry) in wave]
-            for entry in group:
+        projects: dict[str, list[Entry]] = {}
+        for entry in wanted:
+            projects.setdefault(entry.stored.project, []).append(entry)
+        await asyncio.gather(
+            *(self._start_project(name, group, why, boot=boot) for name, group in projects.items())
+        )
+
+    async def _start_project(self, project: str, group: list[Entry], why: str, *, boot: bool) -> None:
+        def among(service: str) -> list[Entry]:
+            here = self._of(project, service) if boot else group
+            return [entry for entry in here if entry.stored.spec.name == service]
+
+        turns = Turns({entry.stored.spec.name: asyncio.Event() for entry in group}, among, patient=boot)
+
+        async def one(entry: Entry) -> None:
+            try:
+                await let_start(self._engine, entry, entry.stored.spec, turns)
                 self._engine.post(entry.instance.id, ev.StartRequested(why))
-            for entry in group:
                 await self._engine.until(entry, has_begun)
+                await self._hooks.after_start(entry)
+            except HeldBackError:
+                pass  # it has its reason
+            finally:
+                turns.begun[entry.stored.spec.name].set()
+
+        await self._waiting(project, turns, [one(entry) for entry in group])
 
     async def remove(self, entry: Entry, *, volumes: bool = False) -> None:
         """Forget an instance that is down, with its files, and with `volumes` its anonymous volumes.
@@ -321,7 +476,9 @@ class Projects:
         Yields the names of what went, each with "", and of volumes that stay, with why. An external one is
         not the project's. Raises PrepareError, VolumeError, StateError.
         """
+        self._call_off(project, "the project was taken down")
         async with self._locks.setdefault(project, asyncio.Lock()):
+            await self._quiet(project)
             entries = self.entries(project)
             await self.stop(entries, manual=True, grace_s=grace_s)
             removing = [asyncio.ensure_future(self._removed(entry, volumes=volumes)) for entry in entries]
@@ -343,25 +500,35 @@ class Projects:
     async def settled(self, entry: Entry) -> tuple[bool, str]:
         """Wait until it is certain whether an instance is up; (whether it is, what it has come to).
 
-        Up is: running for SETTLED_S, or ended well where its policy does not start it again. A restart under
-        way is neither; without a limit of restarts that can take for ever.
+        Up is: healthy; without a healthcheck, running for SETTLED_S; or ended well where its policy does not
+        start it again. A restart under way is neither; without a limit of restarts that can take for ever.
         """
         while True:
-            await self._engine.until(entry, lambda i: isinstance(i.phase, Running) or rests(i))
+            await self._engine.until(entry, lambda i: isinstance(i.phase, Running | Created) or rests(i))
             instance = entry.instance
             if not isinstance(instance.phase, Running):
-                return instance.last is not None and instance.last.code == 0, outcome(entry)
+                return ended_well(instance), outcome(entry)
+            run = instance.run
+            if checked(entry):
+                await self._engine.until(entry, partial(is_known, run))
+                if not is_over(run, entry.instance):
+                    return entry.instance.health == "healthy", outcome(entry)
+                continue
             left_s = SETTLED_S - (boottime_s() - instance.phase.started_s)
             try:
                 async with asyncio.timeout(max(0.0, left_s)):
-                    await self._engine.until(entry, partial(_is_over, instance.run))
+                    await self._engine.until(entry, partial(is_over, run))
             except TimeoutError:
                 return True, "running"
 
 
-def _is_over(run: int, instance: Instance) -> bool:
-    """That run does not run any more."""
-    return instance.run != run or not isinstance(instance.phase, Running)
+def _waves(entries: list[Entry]) -> tuple[tuple[str, ...], ...]:
+    """Of stored instances: those of several versions of a file may go round in a circle, without order."""
+    needs = _needs(entries)
+    try:
+        return waves(needs)
+    except DependencyCycleError:
+        return (tuple(needs),)
 
 
 def _key(entry: Entry) -> str:
@@ -373,17 +540,3 @@ def _needs(entries: list[Entry]) -> dict[str, list[str]]:
         _key(entry): [f"{entry.stored.project}\0{d.service}" for d in entry.stored.spec.depends_on]
         for entry in entries
     }
-
-
-def outcome(entry: Entry) -> str:
-    """What an instance has come to, in the words of `up` and `start`."""
-    instance = entry.instance
-    match instance.phase:
-        case Running():
-            return "running"
-        case Waiting():
-            return f"restarting: {instance.reason}"
-        case Created():
-            return "never started"
-        case _:
-            return f"exited: {instance.reason}"

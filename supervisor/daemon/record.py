@@ -13,7 +13,17 @@ import msgspec
 from supervisor.core.exits import Ending, Exit, SpawnFailure
 from supervisor.core.model import RestartRules, ServiceSpec, Volume
 from supervisor.core.restart import History
-from supervisor.core.state import Created, Instance, Phase, Resting, Running, Starting, Stopping, Waiting
+from supervisor.core.state import (
+    Created,
+    Health,
+    Instance,
+    Phase,
+    Resting,
+    Running,
+    Starting,
+    Stopping,
+    Waiting,
+)
 
 _PHASES = {kind.__name__: kind for kind in (Created, Starting, Running, Stopping, Waiting, Resting)}
 _ENDINGS = {kind.__name__: kind for kind in (Exit, SpawnFailure)}
@@ -31,6 +41,7 @@ class _Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     started_before: bool
     manually_stopped: bool
     reason: str
+    health: Health = ""
 
 
 class RecordError(Exception):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
+import signal
 
 from supervisor.kernel import process
 from supervisor.launcher import protocol
@@ -64,6 +66,19 @@ class Execs:
         if found is not None and found.pidfd >= 0:
             self._stops.send(found, request.signum)
 
+    def kill(self, request: protocol.ExecKill) -> None:
+        """It leads a session of its own, and its pid is not reaped yet: the group is nobody else's."""
+        found = self._live.get(request.exec_id)
+        if found is not None:
+            found.doomed = True
+            if found.pid:
+                self._kill(found)
+
+    def _kill(self, child: ExecRun) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        self._stops.send(child, signal.SIGKILL)  # it may not have its group yet, or have left it
+
     def _failed(self, exec_id: str, stage: str, number: int, detail: str) -> None:
         self._context.daemon.send(
             protocol.ExecFailed(exec_id, stage, number, detail, exit_code(stage, number))
@@ -81,6 +96,8 @@ class Execs:
                     child.pidfd = os.pidfd_open(pid)
                     self._context.loop.pids.add(pid)
                     self.unnamed -= 1
+                    if child.doomed:
+                        self._kill(child)
                 case Told():
                     told.close()
                 case None:

@@ -71,6 +71,12 @@ class ExecSignal(NamedTuple):
     signum: int
 
 
+class ExecKill(NamedTuple):
+    """End an exec'ed process and all that is in its process group. No answer but its `ExecExited`."""
+
+    exec_id: str
+
+
 class Input(NamedTuple):
     """Ask for what a run reads from; answered by `InputGiven`. key: the asker's own, for the answer."""
 
@@ -137,6 +143,7 @@ Request = (
     | Freeze
     | Exec
     | ExecSignal
+    | ExecKill
     | Input
     | EndInput
     | Adopt

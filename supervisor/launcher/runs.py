@@ -162,12 +162,13 @@ def unnumbered(launch: plan.LaunchPlan) -> bytes:
 
 
 class ExecRun(Child):
-    """A process run by Exec. `pid` is 0 until its helper has told it."""
+    """A process run by Exec. `pid` is 0 until its helper has told it; a `doomed` one is killed then."""
 
-    __slots__ = ("exec_id", "fds", "run")
+    __slots__ = ("doomed", "exec_id", "fds", "run")
 
     def __init__(self, exec_id: str, run: Run, channel: socket.socket, fds: list[int]) -> None:
         super().__init__(0, -1, channel)
+        self.doomed = False
         self.exec_id = exec_id
         self.run = run
         self.fds = fds

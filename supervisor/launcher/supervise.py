@@ -150,6 +150,8 @@ class Launcher:
                 self._execs.start(request)
             case protocol.ExecSignal():
                 self._execs.signal(request)
+            case protocol.ExecKill():
+                self._execs.kill(request)
             case protocol.Input():
                 self._lives.give_input(request)
             case protocol.EndInput():

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import replace
 
+from supervisor.core.healthcheck import Healthcheck, Probe
 from supervisor.core.model import Mount, Rootfs, ServiceSpec
 from supervisor.image.config import ImageConfig, Process
 
@@ -31,8 +32,48 @@ def apply_image(spec: ServiceSpec, image_id: str, config: ImageConfig) -> Servic
         stop_signal=spec.stop_signal or process.stop_signal or None,
         labels=tuple(sorted({**(process.labels or {}), **dict(spec.labels)}.items())),
         mounts=(*spec.mounts, *_volumes(process, spec.mounts)),
+        healthcheck=_healthcheck(spec.healthcheck, process),
         rootfs=Rootfs("image", spec.rootfs.path, image_id, tuple(config.rootfs.diff_ids)),
     )
+
+
+def _healthcheck(service: Healthcheck | None, process: Process) -> Healthcheck | None:
+    """The image's value for each that the service leaves open; its probe, where that says none."""
+    image = process.healthcheck
+    if service is not None and service.disabled:
+        return service
+    if image is None or not image.test:
+        return service
+    if image.test[0] == "NONE":
+        own = Healthcheck(disabled=True)
+    else:
+        own = Healthcheck(
+            Probe("command", _probe_argv(image.test, process.shell)),
+            interval_s=image.interval / 1e9 or None,
+            timeout_s=image.timeout / 1e9 or None,
+            retries=image.retries or None,
+            start_period_s=image.start_period / 1e9 or None,
+            start_interval_s=image.start_interval / 1e9 or None,
+        )
+    if service is None:
+        return own
+    return replace(
+        own,
+        disabled=own.disabled and service.probe is None,
+        probe=service.probe or own.probe,
+        interval_s=service.interval_s or own.interval_s,
+        timeout_s=service.timeout_s or own.timeout_s,
+        retries=service.retries or own.retries,
+        start_period_s=service.start_period_s or own.start_period_s,
+        start_interval_s=service.start_interval_s or own.start_interval_s,
+        on_unhealthy=service.on_unhealthy,
+    )
+
+
+def _probe_argv(test: list[str], shell: list[str] | None) -> tuple[str, ...]:
+    if test[0] == "CMD-SHELL":
+        return (*(shell or ("/bin/sh", "-c")), *test[1:])
+    return tuple(test[1:])
 
 
 def _environment(image: Iterable[str], service: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

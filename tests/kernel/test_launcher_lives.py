@@ -285,6 +285,32 @@ async def test_exec_that_cannot_start_says_why(bench: Bench) -> None:
 
 
 @scenario
+async def test_an_exec_is_killed_with_its_group_and_nothing_else(bench: Bench) -> None:
+    """What it began goes with it, and nothing of the run does; also where the kill comes before its start."""
+    info = await bench.start("sleep", "1000")
+    group = bench.setup.unified or next(iter(bench.setup.v1.values()))
+    alive = Path(group, info.cgroup, "cgroup.procs")
+    bench.send(protocol.Exec("one", "web", 1, extra("sh", "-c", "sleep 1000 & echo $!; sleep 1000")))
+    await bench.event(protocol.ExecStarted, exec_id="one")
+    stdin, stdout, stderr = bench.client.take_fds("one")
+    assert os.read(stdout, 64)
+    assert len(alive.read_text().split()) >= 3
+    bench.send(protocol.ExecKill("one"))
+    assert (await bench.event(protocol.ExecExited, exec_id="one")).code == 137
+    await bench.until(lambda: alive.read_text().split() == [str(info.pid)])
+    for fd in (stdin, stdout, stderr):
+        os.close(fd)
+    bench.send(protocol.Exec("two", "web", 1, extra("sleep", "1000")))
+    bench.send(protocol.ExecKill("two"))
+    assert (await bench.event(protocol.ExecExited, exec_id="two")).code == 137
+    await bench.until(lambda: alive.read_text().split() == [str(info.pid)])
+    for fd in bench.client.take_fds("two"):
+        os.close(fd)
+    bench.send(protocol.Kill("web", 1))
+    await bench.event(protocol.Exited)
+
+
+@scenario
 async def test_exec_ends_with_its_run_and_by_signal(bench: Bench) -> None:
     """A signal reaches it; the end of the run ends it; the record of the run comes after."""
     await bench.start("sleep", "1000")

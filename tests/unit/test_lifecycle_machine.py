@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -81,6 +83,24 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(policy=st.sampled_from(list(Policy)), attempts=st.sampled_from([None, 0, 2]))
     def update(self, policy: Policy, attempts: int | None) -> None:
         self.apply(ev.RulesChanged(RestartRules(policy, max_attempts=attempts)))
+
+    # --- probes and dependencies
+    @rule(
+        status=st.sampled_from(["starting", "healthy", "unhealthy"]),
+        restart=st.booleans(),
+        old=st.booleans(),
+    )
+    def health_changes(
+        self, status: Literal["starting", "healthy", "unhealthy"], restart: bool, old: bool
+    ) -> None:
+        before = self.instance
+        self.apply(ev.HealthChanged(self.instance.run - old, status, "3 probes failed", restart))
+        if old:
+            assert self.instance == before, "the health of an earlier run changed something"
+
+    @rule(refused=st.booleans())
+    def a_start_is_held(self, refused: bool) -> None:
+        self.apply(ev.Held("depends on db", refused))
 
     # --- the launcher
     @precondition(lambda self: self.asked is not None)
