@@ -120,3 +120,17 @@ class Endpoint:
     def in_network(self, name: str) -> Interface | None:
         """Its place in that network."""
         return next((each for each in self.interfaces if each.network == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance runs: the network that its launch joins, and what it has to know of it.
+
+    net: `host`, `none`, or the file of a network namespace. endpoint: whose addresses these are, which is
+    another instance's where the network is shared. gateway: the host, as seen from there; "" for none.
+    """
+
+    net: str
+    endpoint: Endpoint | None = None
+    gateway: str = ""
+    shared_with: str = ""

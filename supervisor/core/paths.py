@@ -41,6 +41,11 @@ class InstancePaths:
         return f"{self.base}/volumes"
 
     @property
+    def network(self) -> str:
+        """Its addresses and ports, which it keeps for its life (owner: runtime.networkfiles)."""
+        return f"{self.base}/network.json"
+
+    @property
     def log(self) -> str:
         """The CRI log; rotated files are `<log>.1`, `<log>.2` ... (owner: log writer)."""
         return f"{self.base}/output.log"
@@ -85,6 +90,25 @@ class Paths:
     def images(self) -> str:
         """The store of images: an OCI layout and unpacked layers (owner: image.store)."""
         return f"{self.state_dir}/images"
+
+    @property
+    def networks(self) -> str:
+        """A JSON file for each network (owner: runtime.networkfiles)."""
+        return f"{self.state_dir}/networks"
+
+    @property
+    def network_namespaces(self) -> str:
+        """A mount of its own, in which each networked instance has the file of its network namespace."""
+        return f"{self.run_dir}/netns"
+
+    def netns(self, instance_id: str) -> str:
+        """The file that keeps the network namespace of an instance (owner: runtime.wiring)."""
+        return f"{self.network_namespaces}/{instance_id}"
+
+    @property
+    def networks_active(self) -> str:
+        """Is there while links or rules of ours may be in the kernel (owner: runtime.wiring)."""
+        return f"{self.run_dir}/networks-active"
 
     @property
     def api_socket(self) -> str:

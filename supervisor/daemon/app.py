@@ -27,11 +27,13 @@ from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
+from supervisor.daemon.netwatch import NetWatch
+from supervisor.daemon.networks import Networks
 from supervisor.daemon.plans import LaunchPlans
-from supervisor.daemon.projects import Projects
+from supervisor.daemon.projects import Projects, is_down
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
-from supervisor.daemon.state import Boot, StateDatabase
+from supervisor.daemon.state import Boot, StateDatabase, Stored
 from supervisor.daemon.systemd import SystemdError, patience, services_cgroup
 from supervisor.kernel import allocator, host
 from supervisor.kernel.cgroups import Cgroup
@@ -39,6 +41,7 @@ from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError
 from supervisor.runtime.leftovers import begun_runs
+from supervisor.runtime.translate import PlanError
 
 _RETRY_S = 1.0
 _CONNECTS = 5
@@ -71,6 +74,8 @@ class Daemon:
         self.cgroup_base = cgroup_base(settings.state_dir)
         self.database: StateDatabase
         self.engine: Engine
+        self.networks: Networks
+        self.watch: NetWatch
         self.projects: Projects
         self.containers: Containers
         self.plans: LaunchPlans
@@ -91,11 +96,27 @@ class Daemon:
         except (SystemdError, OSError) as error:
             raise DaemonError(getattr(error, "strerror", None) or str(error)) from error
         self.database = StateDatabase(self.paths.database, self._report)
-        plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
+        self.networks = Networks(
+            self.paths, tag(self.settings.state_dir), self.settings.network_pools, self._report
+        )
+        self.watch = NetWatch(self.networks, self._report)
+        plans = await asyncio.to_thread(
+            LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths, self.networks
+        )
         self.engine = Engine(self.database, plans.plan, self._report)
+        self.engine.rested = self._on_rest
         self.plans = plans
+        plans.find = self._find
+        loop = asyncio.get_running_loop()
+        self.networks.begun = lambda: _called(loop, self._look_after_networks)
+        try:
+            self.networks.load()
+        except OSError as error:
+            raise DaemonError(f"cannot use {self.paths.network_namespaces}: {error.strerror}") from error
         images = Images(self.paths)
-        self.projects = Projects(self.engine, plans.remove, plans.remove_volume, images, plans.look_again)
+        self.projects = Projects(
+            self.engine, plans.remove, plans.remove_volume, images, plans.look_again, self.networks
+        )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         last, began = self.database.last_runs(), self.database.began()
         for stored in self.database.load(self._report):
@@ -113,12 +134,45 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        await self._settle_networks()
         self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
         if starting:
             entries = [self.engine.entries[name] for name in starting]
             self._starting = self._background(self.projects.start(entries, self._anew.value))
+
+    async def _settle_networks(self) -> None:
+        """What cannot be put right is said: services without a network run all the same."""
+        entries = self.engine.entries
+        up = [name for name, entry in entries.items() if not is_down(entry.instance)]
+        try:
+            await self.networks.settle(entries, up)
+        except PlanError as error:
+            self._report(str(error))
+
+    def _look_after_networks(self) -> None:
+        try:
+            self.watch.start()
+        except OSError as error:
+            self._report(
+                f"cannot see who changes our networks: {error.strerror}; nothing is put right by itself"
+            )
+
+    def _on_rest(self, entry: Entry) -> None:
+        """Its ports are others' now; the next start asks for them again."""
+        if entry.instance.id in self.networks.open:
+            entry.plan = None
+            self.networks.release(entry.instance.id)
+
+    def _find(self, project: str, name: str) -> Stored | None:
+        for entry in list(self.engine.entries.values()):
+            stored = entry.stored
+            if project and (stored.project, stored.spec.name) == (project, name):
+                return stored
+            if not project and (stored.name == name or stored.instance.id.startswith(name)):
+                return stored
+        return None
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
@@ -154,10 +208,12 @@ class Daemon:
         )
         if up:
             launcher.close()
+            await self._close_networks(clear=False)
             return
         launcher.send(protocol.Quit())
         await _gone(self._launcher_pid)
         launcher.close()
+        await self._close_networks(clear=True)
         setup = self.cgroups
         with contextlib.suppress(OSError):
             Path(self.paths.cgroup_base).unlink()
@@ -173,6 +229,13 @@ class Daemon:
             await _gone(pid)  # the log writer, which ends after it
         remove_empty(setup, self.cgroup_base)
         await asyncio.to_thread(self.plans.forget)
+
+    async def _close_networks(self, *, clear: bool) -> None:
+        self.watch.close()
+        try:
+            await self.networks.close(clear=clear)
+        except (PlanError, OSError) as error:
+            self._report(f"cannot take the networks down: {error}")
 
     async def _find_cgroup(self) -> None:
         """Where our cgroups are: in the unit that systemd gave us for them, or below a name of our own.
@@ -322,6 +385,17 @@ async def _gone(pid: int) -> None:
         os.close(pidfd)
 
 
+def tag(state_dir: str) -> str:
+    """What keeps several supervisors on one host apart: in names of cgroups, links and tables."""
+    return hashlib.sha256(state_dir.encode()).hexdigest()[:8]
+
+
 def cgroup_base(state_dir: str) -> str:
-    """Where a supervisor's cgroups are: a name that keeps several supervisors on one host apart."""
-    return f"shipkeeper-{hashlib.sha256(state_dir.encode()).hexdigest()[:8]}"
+    """Where a supervisor's cgroups are."""
+    return f"shipkeeper-{tag(state_dir)}"
+
+
+def _called(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    """Have the event loop call that; not where it is over."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)

@@ -18,6 +18,7 @@ from typing import NamedTuple, assert_never
 from supervisor.core import events as ev
 from supervisor.core.exits import LOST, Exit, SpawnFailure
 from supervisor.core.lifecycle import Step, step
+from supervisor.core.model import ServiceSpec
 from supervisor.core.state import (
     Created,
     Instance,
@@ -108,6 +109,11 @@ def _unsent(request: protocol.Request) -> None:
     del request
 
 
+def _unheard(entry: Entry) -> None:
+    """Nobody listens."""
+    del entry
+
+
 def boottime_s() -> float:
     """CLOCK_BOOTTIME in seconds: runs on while the host sleeps, never jumps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -131,6 +137,8 @@ class Engine:
         self.entries: dict[str, Entry] = {}
         self.send: Callable[[protocol.Request], None] = _unsent
         self.subscribers: set[Callable[[Published], None]] = set()
+        self.rested: Callable[[Entry], None] = _unheard
+        """Told of an instance that has just come to rest, from within the step that did it."""
         self.measures = Measures()
         self.booting: set[str] = set()
         self._writer = StateWriter(database, self._current, self._acknowledge, report, self.measures)
@@ -369,7 +377,10 @@ class Engine:
     def _set(self, entry: Entry, instance: Instance) -> None:
         if instance is entry.stored.instance:
             return
+        rests = isinstance(instance.phase, Resting) and not isinstance(entry.instance.phase, Resting)
         entry.stored = replace(entry.stored, instance=instance)
+        if rests:
+            self.rested(entry)
         entry.note_downtime(boottime_s())
         entry.changed.set()
         entry.changed = asyncio.Event()
@@ -415,6 +426,12 @@ class Engine:
         entry = Entry(stored)
         self.entries[stored.instance.id] = entry
         return entry
+
+    def redefine(self, entry: Entry, spec: ServiceSpec) -> None:
+        """Give an instance another definition, by which its next run is prepared."""
+        entry.stored = replace(entry.stored, spec=spec)
+        entry.meta, entry.plan = "", None
+        self._writer.new(entry.stored)
 
     def rename(self, entry: Entry, name: str) -> None:
         """Give an instance that belongs to no project another name, which is free."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
+from supervisor.daemon.networks import Networks
 from supervisor.daemon.state import Stored
 from supervisor.kernel import seccomp
 from supervisor.launcher.plan import LaunchPlan, Process
@@ -34,8 +36,11 @@ class ExecRequest:
 class LaunchPlans:
     """Makes plans for the instances of one state directory."""
 
-    def __init__(self, paths: Paths, cgroup_base: str, masked: tuple[str, ...]) -> None:
+    def __init__(self, paths: Paths, cgroup_base: str, masked: tuple[str, ...], networks: Networks) -> None:
         self._paths = paths
+        self._networks = networks
+        self.find: Callable[[str, str], Stored | None] = lambda _project, _name: None
+        """An instance of a project by its service, or of any ("") by its name or id."""
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
@@ -66,8 +71,15 @@ class LaunchPlans:
         """Raises PrepareError, PlanError, SeccompError, OSError."""
         spec = stored.spec
         project = Project(stored.project, stored.working_dir, volumes=stored.volumes)
+        place = self._networks.attach(stored, self.find)
         prepared = prepare_instance(
-            spec, stored.instance.id, self._paths, project, container_name=stored.name, view=self.view
+            spec,
+            stored.instance.id,
+            self._paths,
+            project,
+            container_name=stored.name,
+            view=self.view,
+            place=place,
         )
         return launch_plan(
             spec,
@@ -77,6 +89,7 @@ class LaunchPlans:
             host=self.view.facts,
             cgroup_base=self._cgroup_base,
             seccomp_path=self._program(spec),
+            net=place.net,
         )
 
     def exec_process(self, stored: Stored, request: ExecRequest) -> Process:

@@ -19,6 +19,7 @@ from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.images import Images
+from supervisor.daemon.networks import Networks
 from supervisor.daemon.state import Stored
 from supervisor.kernel import allocator
 from supervisor.runtime.translate import PlanError
@@ -70,8 +71,10 @@ class Projects:
         remove_volume: Callable[[str], bool],
         images: Images,
         look_again: Callable[[], bool],
+        networks: Networks,
     ) -> None:
         self._engine = engine
+        self._networks = networks
         self._remove_files = remove_files
         self._remove_volume = remove_volume
         self._images = images
@@ -122,6 +125,7 @@ class Projects:
                 for op in plan.operations
                 if op.verb in ("create", "recreate")
             }
+            await self._networks.bring_up(project.name, project.networks)
             needs = {spec.name: [d.service for d in spec.depends_on] for spec in project.services}
             for wave in waves(needs):
                 operations = [op for op in plan.operations if op.service in wave and op.verb != "orphan"]
@@ -217,8 +221,12 @@ class Projects:
                 await self._engine.until(entry, has_begun)
 
     async def remove(self, entry: Entry) -> None:
-        """Forget an instance that is down, with its files."""
+        """Forget an instance that is down, with its place in networks and its files."""
         self._engine.forget(entry)
+        await self._networks.detach(entry.instance.id)
+        for other in self._engine.entries.values():
+            if other.plan is not None and other.plan.net.endswith(f"/{entry.instance.id}"):
+                other.plan = None  # it shared its network
         await asyncio.to_thread(self._remove_files, entry.stored)
 
     async def _removed(self, entry: Entry) -> str:
@@ -239,6 +247,8 @@ class Projects:
             for name in sorted(own) if volumes else ():
                 if await asyncio.to_thread(self._remove_volume, name):
                     yield f"volume {name}"
+            for name in await self._networks.take_down(project):
+                yield f"network {name}"
             await self._engine.stored()
 
     async def settled(self, entry: Entry) -> tuple[bool, str]:

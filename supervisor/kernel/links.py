@@ -18,7 +18,7 @@ _NODAD = 0x02  # IFA_F_NODAD: such an address may be used at once
 
 
 class Link(NamedTuple):
-    """A link as it is. kind: "bridge", "veth" ..., "" for a device. number: its index. master: that of its bridge, or 0."""
+    """A link as it is. number: its index; master: that of its bridge, or 0. kind: "bridge", "veth", ..."""
 
     number: int
     name: str

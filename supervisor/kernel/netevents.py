@@ -9,6 +9,7 @@ import contextlib
 import errno
 import socket
 import struct
+from collections.abc import Callable, Container, Iterable
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _GROUP_LINK, _GROUP_IPV4_ADDRESS = 1, 5  # linux/rtnetlink.h, RTNLGRP_*
@@ -63,13 +64,12 @@ def _messages(opened: socket.socket) -> list[tuple[int, bytes]] | None:
 class RuleEvents:
     """Changes of nftables that touch one table and were not made by us."""
 
-    def __init__(self, table: str) -> None:
-        """Raises OSError."""
+    def __init__(self, table: str, own: Container[int]) -> None:
+        """own: process ids whose changes are no news. Raises OSError."""
         self._socket = _open(_NETLINK_NETFILTER, _GROUP_NFTABLES)
         self._name = table.encode() + b"\0"
         self._touched = False
-        self.own: set[int] = set()
-        """Process ids of our own `nft`, whose changes are no news."""
+        self._own = own
 
     def fileno(self) -> int:
         """For the event loop."""
@@ -89,7 +89,7 @@ class RuleEvents:
             if kind >> 8 != _NFTABLES:
                 continue
             if kind & 0xFF == _NEWGEN:
-                if self._touched and _process(payload) not in self.own:
+                if self._touched and _process(payload) not in self._own:
                     news = True
                 self._touched = False
             elif self._name in payload:
@@ -112,11 +112,10 @@ def _process(payload: bytes) -> int:
 class LinkEvents:
     """Links and addresses that went, with names that are ours."""
 
-    def __init__(self) -> None:
-        """Raises OSError."""
+    def __init__(self, names: Callable[[], Iterable[bytes]]) -> None:
+        """names: of links that have to be there, each with its NUL. Raises OSError."""
         self._socket = _open(_NETLINK_ROUTE, _GROUP_LINK, _GROUP_IPV4_ADDRESS)
-        self.names: frozenset[bytes] = frozenset()
-        """Of links that have to be there."""
+        self._names = names
 
     def fileno(self) -> int:
         """For the event loop."""
@@ -131,7 +130,5 @@ class LinkEvents:
         messages = _messages(self._socket)
         if messages is None:
             return True
-        return any(
-            kind in (_DELLINK, _DELADDR) and any(name in payload for name in self.names)
-            for kind, payload in messages
-        )
+        gone = [payload for kind, payload in messages if kind in (_DELLINK, _DELADDR)]
+        return bool(gone) and any(name in payload for name in self._names() for payload in gone)

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from supervisor.kernel import syscalls as sc
 
 _OWN = "/proc/thread-self/ns/net"
-_NSFS_MAGIC = "nsfs"
 
 
 def share_directory(path: str) -> None:
@@ -56,23 +55,9 @@ def names(directory: str) -> list[str]:
 def is_kept(path: str) -> bool:
     """Whether that file stands for a namespace: after a reboot it does not any more."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.stat(path).st_dev == os.stat(_OWN).st_dev
     except OSError:
         return False
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("net:") or _is_nsfs(fd)
-    finally:
-        os.close(fd)
-
-
-def _is_nsfs(fd: int) -> bool:
-    with open(f"/proc/self/fdinfo/{fd}") as lines:
-        number = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
-    with open("/proc/self/mountinfo") as mounts:
-        return any(
-            words[0] == number and f" - {_NSFS_MAGIC} " in f" {' '.join(words)} "
-            for words in (line.split() for line in mounts)
-        )
 
 
 def create(path: str) -> None:
