@@ -25,6 +25,7 @@ from supervisor.api import (
     events,
     execs,
     logs,
+    networks,
     projects,
     services,
 )
@@ -44,7 +45,19 @@ def application(daemon: Daemon) -> web.Application:
     """All resources over one daemon."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     routes = [web.get("/_ping", _ping), web.get("/version", _version)]
-    for module in (create, attach, archive, commit, containers, services, projects, logs, execs, events):
+    for module in (
+        create,
+        attach,
+        archive,
+        commit,
+        containers,
+        services,
+        projects,
+        networks,
+        logs,
+        execs,
+        events,
+    ):
         routes += module.routes(daemon)
     # Docker's clients put the version of the API that they speak before every path.
     routes += [web.route(r.method, f"{_VERSION}{r.path}", r.handler) for r in routes]

@@ -421,6 +421,10 @@ class Networks:
         endpoint = self.endpoints.get(instance)
         return endpoint.bindings if endpoint is not None and instance in self.open else ()
 
+    def path(self, instance: str) -> str:
+        """The file of the network namespace of an instance that has one."""
+        return self._paths.netns(instance)
+
     def release(self, instance: str) -> None:
         """It is down: its ports are soon free for others. Its addresses are not. Does not wait."""
         if instance in self.open:

@@ -89,12 +89,18 @@ class Links:
             self._netlink.link("add", ifname=name, kind="veth", peer={**peer, **both}, **both)
         index = self.all()[name].number
         with _told(f"cannot put the link {name} into its bridge"):
-            self._netlink.link("set", index=index, IFLA_IFALIAS=alias, master=master, state="up")
+            self._netlink.link("set", index=index, IFLA_IFALIAS=alias)
+        self.enslave(index, master)
 
     def enslave(self, index: int, master: int) -> None:
-        """Put it into a bridge, and on."""
+        """Put it into a bridge, and on.
+
+        What it sends may come back to it: with br_netfilter, one that calls itself by a port of the host does
+        so within the bridge.
+        """
         with _told(f"cannot put link {index} into its bridge"):
             self._netlink.link("set", index=index, master=master, state="up")
+            self._netlink.brport("set", index=index, mode=1)
 
     def add_address(self, index: int, address: str) -> None:
         """address: with its prefix length."""
