@@ -19,8 +19,13 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     async def create(request: web.Request) -> web.Response:
         """?name: at random without."""
         try:
-            spec = read_spec(json.loads(await request.read()))
-            entry = await daemon.containers.create(spec, request.query.get("name", "").removeprefix("/"))
+            document = json.loads(await request.read())
+            spec = read_spec(document)
+            entry = await daemon.containers.create(
+                spec,
+                request.query.get("name", "").removeprefix("/"),
+                publish_all=bool((document.get("HostConfig") or {}).get("PublishAllPorts")),
+            )
         except NoImageError as error:
             raise web.HTTPNotFound(text=str(error)) from error
         except NameTakenError as error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from supervisor.core.network import Attachment, Port, Resolver
+from supervisor.core.network import Attachment, Port, Protocol, Resolver
 
-Protocol = Literal["tcp", "udp", "sctp"]
 _PROTOCOLS: dict[str, Protocol] = {"": "tcp", "tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 
 
