@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-NAMES = ("builds", "cli_start", "log_throughput", "restart_latency", "run_latency", "scale")
+NAMES = ("builds", "cli_start", "log_throughput", "networking", "restart_latency", "run_latency", "scale")
 
 
 def main() -> int:

@@ -131,10 +131,10 @@ class Daemon:
             starting = await self._connect(Anew.SUPERVISOR)
         else:
             starting = await self._connect(Anew.HOST, before.clock_offset_s - offset_s)
+        await self._settle_networks()
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
-        await self._settle_networks()
         self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left

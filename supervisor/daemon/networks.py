@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import TypeVar
 
 from supervisor.core.addresses import AddressError, unique_local_pool
@@ -33,6 +34,7 @@ from supervisor.runtime.wiring import Wiring
 
 DEFAULT_NETWORK = "bridge"
 """The network of whoever asks for one and names none; made when it is first asked for."""
+_PATIENCE_S = 30.0
 T = TypeVar("T")
 
 
@@ -57,6 +59,7 @@ class Networks:
         self._ports = HostPorts()
         self._thread = ThreadPoolExecutor(1, "network")
         self._unruled = False
+        self._settled = Event()
         self.wiring = Wiring(paths, tag)
         self.records: dict[str, NetworkRecord] = {}
         self.endpoints: dict[str, Endpoint] = {}
@@ -95,8 +98,11 @@ class Networks:
         netns.share_directory(self._paths.network_namespaces)
 
     async def settle(self, known: Iterable[str], up: Iterable[str]) -> None:
-        """Put the kernel right after a start. known: all instances. up: those that are."""
-        await self._awaited(self._settle, set(known), set(up))
+        """Put the kernel right after a start. known: all instances. up: those that are. Raises PlanError."""
+        try:
+            await self._awaited(self._settle, set(known), set(up))
+        finally:
+            self._settled.set()
 
     def _settle(self, known: set[str], up: set[str]) -> None:
         for instance in list(self.endpoints):
@@ -203,14 +209,15 @@ class Networks:
 
     def users(self, name: str) -> list[str]:
         """Names of the instances that have an endpoint in a network."""
-        return sorted(e.container for e in self.endpoints.values() if e.in_network(name) is not None)
+        there = list(self.endpoints.values())  # the network's thread may change it meanwhile
+        return sorted(each.container for each in there if each.in_network(name) is not None)
 
     def find(self, name: str) -> NetworkRecord:
         """By its name, its id, or the beginning of that. Raises NoNetworkError."""
         record = self.records.get(name)
         if record is not None:
             return record
-        found = [r for r in self.records.values() if len(name) >= 4 and r.id.startswith(name)]
+        found = [r for r in list(self.records.values()) if len(name) >= 4 and r.id.startswith(name)]
         if len(found) != 1:
             raise NoNetworkError(f"network {name} not found; `shipkeeper network ls` lists them")
         return found[0]
@@ -265,6 +272,9 @@ class Networks:
         find: an instance of a project by its service, or (project "") of any by its name or id. Idempotent.
         Raises PlanError.
         """
+        # A run that ended while no daemon lived is followed by another at once, before it is known who is up.
+        if not self._settled.wait(_PATIENCE_S):
+            raise PlanError(f"cannot connect {stored.name}: the networks of this host are not in order yet")
         mode = stored.spec.network_mode
         kind, _, name = mode.partition(":")
         if kind in ("service", "container") and name:

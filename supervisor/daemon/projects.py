@@ -14,7 +14,7 @@ import msgspec
 from supervisor.core import events as ev
 from supervisor.core.graph import waves
 from supervisor.core.model import Project, ServiceSpec
-from supervisor.core.reconcile import Observed, Operation, Plan, container_name, reconcile
+from supervisor.core.reconcile import Observed, Operation, Plan, container_name, network_of, reconcile
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry, boottime_s
@@ -125,8 +125,11 @@ class Projects:
                 for op in plan.operations
                 if op.verb in ("create", "recreate")
             }
+            needs = {
+                spec.name: [*(d.service for d in spec.depends_on), *filter(None, [network_of(spec)])]
+                for spec in project.services
+            }
             await self._networks.bring_up(project.name, project.networks)
-            needs = {spec.name: [d.service for d in spec.depends_on] for spec in project.services}
             for wave in waves(needs):
                 operations = [op for op in plan.operations if op.service in wave and op.verb != "orphan"]
                 async for done in self._wave(operations, made, start_down=start_down):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 from networking import BOTH, Networked, another_host, ask, echo, free_port, networked, published
 from supervising import until
 
-from supervisor.core.network import Attachment, Network, Pool
+from supervisor.cli.errors import ApiError, UnreachableError
+from supervisor.core.model import Project
+from supervisor.core.network import Attachment, Network, Pool, Port
 
 pytestmark = [pytest.mark.system, pytest.mark.kernel]
 
@@ -209,3 +215,73 @@ def test_a_network_can_be_shared_and_left(net: Networked) -> None:
     net.client.call("POST", "/networks/more/disconnect", None, b'{"Container": "net-web-1"}')
     assert net.supervisor.ok("exec", "web", "ls", "/sys/class/net").split() == ["eth0", "lo"]
     net.client.call("DELETE", "/networks/more")
+
+
+def test_a_host_that_was_down_has_the_same_addresses(net: Networked) -> None:
+    """When nothing is up the daemon leaves nothing in the kernel, as a reboot does; the next makes it."""
+    net.up(echo("a"), echo("b", ports=(Port(80),)))
+    net.supervisor.ok("rm", "--force", "a")
+    before = net.address("b"), net.address("b", v6=True), net.inspect("b")["NetworkSettings"]["Ports"]
+    links, made = net.links(), net.client.call("GET", f"/networks/{BOTH.name}")
+    net.supervisor.ok("stop", "b")
+    assert net.supervisor.daemon is not None
+    net.supervisor.daemon.terminate()
+    net.supervisor.daemon.wait(60)
+    assert (net.links(), net.table(), net.namespaces()) == ([], "", [])
+    net.supervisor.start()
+    net.supervisor.ok("start", "b")
+    net.ready("b")
+    assert before == (
+        net.address("b"),
+        net.address("b", v6=True),
+        net.inspect("b")["NetworkSettings"]["Ports"],
+    )
+    assert net.links() == links
+    again = net.client.call("GET", f"/networks/{BOTH.name}")
+    assert (again["Id"], again["IPAM"]) == (made["Id"], made["IPAM"])
+
+
+def test_one_that_shares_a_network_follows_it(net: Networked) -> None:
+    """Where the one whose network it is was made anew, so is the one that shares it."""
+    side = replace(echo("side"), networks=(), network_mode="service:web", command=("sleep", "1000"))
+    net.up(echo(), side)
+    other = Network("other", "net_other")
+    net.up(echo(networks=(Attachment("net_other"),)), side, networks=(BOTH, other))
+    assert net.inside("side", "127.0.0.1", 80) == "127.0.0.1"
+    assert net.address("web", "net_other") in net.supervisor.ok("exec", "side", "cat", "/etc/hosts")
+
+
+def test_a_daemon_that_is_killed_at_work_leaves_nothing_that_stays(net: Networked) -> None:
+    """Killed at any moment of `up` and `down`: the next one mends it, and nothing is left in the end."""
+    port = free_port()
+    services = [echo(f"s{number}", ports=(published(port + number),)) for number in range(4)]
+    body = msgspec.json.encode(Project("net", "/", services=tuple(services), networks=(BOTH,)))
+    for delay_s in (0.02, 0.05, 0.1, 0.2):
+        for path in ("up", "down"):
+            thread = threading.Thread(target=_swallowed, args=(net, path, body))
+            thread.start()
+            thread.join(delay_s)
+            net.supervisor.kill()
+            thread.join()
+            net.supervisor.start()
+    net.up(*services)
+    for number in range(4):
+        assert ask("127.0.0.1", port + number) not in ("timeout", "Connection refused")
+    assert len(net.links()) == 5
+    net.down()
+    assert (net.links(), net.table(), net.namespaces()) == ([], "", [])
+
+
+def _swallowed(net: Networked, path: str, body: bytes) -> None:
+    with contextlib.suppress(UnreachableError, ApiError, OSError, http.client.HTTPException):
+        for _ in net.client.stream("POST", f"/projects/net/{path}", None, body if path == "up" else None):
+            pass
+
+
+def test_sysctls_and_names_of_interfaces_are_inside(net: Networked) -> None:
+    place = Attachment(BOTH.name, interface_name="lan7", aliases=("shop",))
+    net.up(echo(networks=(place,), sysctls=(("net.core.somaxconn", "333"),)))
+    files = ("/proc/sys/net/core/somaxconn", "/sys/class/net/lan7/carrier")
+    inside = net.supervisor.ok("exec", "web", "cat", *files)
+    assert inside.split() == ["333", "1"]
+    assert "shop" in net.inspect("web")["NetworkSettings"]["Networks"][BOTH.name]["Aliases"]
