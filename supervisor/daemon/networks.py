@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import TypeVar
 
@@ -134,7 +135,7 @@ class Networks:
             self._tried(self.wiring.join, self.endpoints[instance], self.records)
         self._rule(force=True)
 
-    def _tried(self, work: Callable[..., None], *arguments: object) -> None:
+    def _tried(self, work: Callable[..., object], *arguments: object) -> None:
         """One that cannot be made is said, and does not keep the others from being made."""
         try:
             work(*arguments)
@@ -438,7 +439,8 @@ class Networks:
     def release(self, instance: str) -> None:
         """It is down: its ports are soon free for others. Its addresses are not. Does not wait."""
         if instance in self.open:
-            self._thread.submit(self._told, self._release, instance).add_done_callback(self._released)
+            for work in (partial(self._release, instance), self._rule):
+                self._thread.submit(self._told, work).add_done_callback(self._released)
 
     def _released(self, work: Future[None]) -> None:
         error = work.exception()
@@ -451,12 +453,13 @@ class Networks:
         if endpoint is not None and endpoint.bindings:
             for binding in endpoint.bindings:
                 self._ports.give_back(binding)
-            self._rule(force=True)
+            self._unruled = True
 
     async def detach(self, instance: str) -> None:
         """It is removed, and its endpoint with it. Raises PlanError."""
         if instance in self.endpoints:
             await self._awaited(self._detach, instance)
+            await self._awaited(self._rule)
             self.changed()
 
     def _detach(self, instance: str) -> None:
@@ -467,7 +470,7 @@ class Networks:
             self.open.discard(instance)
             self.wiring.leave(endpoint)
             self._files.remove_endpoint(instance)
-            self._rule(force=bool(endpoint.bindings))
+            self._unruled = self._unruled or bool(endpoint.bindings)
 
     async def reconnect(self, stored: Stored) -> None:
         """Its networks are others: change what it has, without a gap in those that stay. Raises PlanError."""

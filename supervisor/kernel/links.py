@@ -1,4 +1,4 @@
-"""Links, addresses and routes by netlink. pyroute2 is imported with this module: 8 MB, where networks are.
+"""Links, addresses and routes by netlink. pyroute2 is imported with this module, which takes 4 MB.
 
 All functions act in the network namespace of the calling thread. What is asked for and is there already is no
 error. Raise OSError.
@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from pyroute2.iproute import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+
+def _without_the_rest() -> None:
+    """Have the package there without its `__init__`, which imports all of it: 4 MB that nobody here uses."""
+    found = importlib.util.find_spec("pyroute2")
+    if found is not None and found.submodule_search_locations and "pyroute2" not in sys.modules:
+        bare = ModuleType("pyroute2")
+        bare.__path__ = list(found.submodule_search_locations)
+        bare.__spec__ = found
+        sys.modules["pyroute2"] = bare
+
+
+_without_the_rest()
+from pyroute2.iproute.linux import IPRoute  # noqa: E402
+from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 _NODAD = 0x02  # IFA_F_NODAD: such an address may be used at once
 
@@ -44,6 +59,22 @@ class Links:
         """By name."""
         return {link.name: link for link in map(_link, self._netlink.get_links())}
 
+    def get(self, name: str) -> Link | None:
+        """One link, without looking at all of them."""
+        try:
+            found = self._netlink.link("get", ifname=name)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise
+        return next(map(_link, found), None)
+
+    def _got(self, name: str) -> Link:
+        link = self.get(name)
+        if link is None:
+            raise OSError(errno.ENODEV, f"cannot find the link {name} that was just made")
+        return link
+
     def routes(self) -> list[str]:
         """Destinations of the main table, CIDR; not the default routes."""
         found = []
@@ -63,11 +94,11 @@ class Links:
 
     def add_bridge(self, name: str, alias: str, mtu: int) -> Link:
         """A bridge, up. What has that name already must be one."""
-        link = self.all().get(name)
+        link = self.get(name)
         if link is None:
             with _told(f"cannot make the bridge {name}"):
                 self._netlink.link("add", ifname=name, kind="bridge")
-            link = self.all()[name]
+            link = self._got(name)
         elif link.kind != "bridge":
             raise OSError(errno.EEXIST, f"cannot make the bridge {name}: there is a link of that name")
         with _told(f"cannot set up the bridge {name}"):
@@ -87,7 +118,7 @@ class Links:
         both = {"mtu": mtu} if mtu else {}
         with _told(f"cannot make the link {name}"):
             self._netlink.link("add", ifname=name, kind="veth", peer={**peer, **both}, **both)
-        index = self.all()[name].number
+        index = self._got(name).number
         with _told(f"cannot put the link {name} into its bridge"):
             self._netlink.link("set", index=index, IFLA_IFALIAS=alias)
         self.enslave(index, master)
@@ -123,7 +154,7 @@ class Links:
 
     def delete(self, name: str) -> None:
         """Remove a link. One that is not there is no error."""
-        link = self.all().get(name)
+        link = self.get(name)
         if link is not None:
             with _told(f"cannot remove the link {name}", errno.ENODEV):
                 self._netlink.link("del", index=link.number)

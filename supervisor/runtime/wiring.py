@@ -62,10 +62,10 @@ class Wiring:
         return os.path.exists(self._paths.networks_active)
 
     # --- networks -------------------------------------------------------------------------------
-    def build(self, record: NetworkRecord) -> None:
+    def build(self, record: NetworkRecord) -> Link:
         """The bridge of a network, with its addresses, up. Raises OSError."""
         alias = self._alias(record.name)
-        there = self.host.all().get(record.bridge)
+        there = self.host.get(record.bridge)
         if there is not None and there.alias != alias:
             raise OSError(
                 17,
@@ -86,6 +86,7 @@ class Wiring:
         for address in sorted(wanted - present):
             self.host.add_address(bridge.number, address)
         self.host.up(bridge.number)
+        return bridge
 
     @staticmethod
     def _forward(*, v6: bool) -> None:
@@ -100,7 +101,7 @@ class Wiring:
 
     def demolish(self, record: NetworkRecord) -> None:
         """Remove a bridge that is ours. Raises OSError."""
-        there = self.host.all().get(record.bridge)
+        there = self.host.get(record.bridge)
         if there is not None and there.alias == self._alias(record.name):
             self.host.delete(record.bridge)
 
@@ -113,17 +114,12 @@ class Wiring:
         if not netns.is_kept(path):
             netns.remove(path)
             netns.create(path)
-        there = self.host.all()
-        for each in endpoint.interfaces:
-            if records[each.network].bridge not in there:
-                self.build(records[each.network])
-                there = self.host.all()
+        bridges = {each.network: self._bridge(records[each.network]) for each in endpoint.interfaces}
         with netns.entered(path) as namespace, links() as inside:
             own = inside.all()
             inside.up(own["lo"].number)
             for each in endpoint.interfaces:
-                bridge = there[records[each.network].bridge]
-                link = there.get(each.link)
+                bridge, link = bridges[each.network], self.host.get(each.link)
                 if each.name not in own or link is None:
                     self.host.delete(each.link)
                     alias = self._alias(f"{endpoint.container} in {each.network}")
@@ -134,6 +130,11 @@ class Wiring:
                 elif link.master != bridge.number:
                     self.host.enslave(link.number, bridge.number)
                 _set_up(inside, own[each.name], each)
+
+    def _bridge(self, record: NetworkRecord) -> Link:
+        """Of a network; made again if somebody has removed it. Raises OSError."""
+        there = self.host.get(record.bridge)
+        return there if there is not None else self.build(record)
 
     def part(self, links: Iterable[str]) -> None:
         """Remove links of an instance, by their names on the host. Raises OSError."""
