@@ -118,6 +118,11 @@ def plan_interfaces(
     kept = {each.network: each for each in before}
     made: list[Interface] = []
     for number, wanted in enumerate(ordered):
+        if wanted.link_local_ips or wanted.driver_opts:
+            raise AddressError(
+                f"cannot use link_local_ips or driver_opts of a place in network {wanted.network}: they are"
+                " not built; leave them out"
+            )
         record = records.get(wanted.network)
         if record is None:
             raise AddressError(f"network {wanted.network} not found; `shipkeeper network ls` lists them")

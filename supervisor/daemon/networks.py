@@ -60,6 +60,8 @@ class Networks:
         self._ports = HostPorts()
         self._thread = ThreadPoolExecutor(1, "network")
         self._unruled = False
+        self._opened: set[int] = set()
+        """UDP ports that are open with the next rules."""
         self._settled = Event()
         self.wiring = Wiring(paths, tag)
         self.records: dict[str, NetworkRecord] = {}
@@ -338,6 +340,7 @@ class Networks:
             self.endpoints[instance] = endpoint
         if endpoint.bindings and instance not in self.open:
             self._unruled = True
+            self._opened |= {each.host_port for each in endpoint.bindings if each.protocol == "udp"}
         self.open.add(instance)
         return endpoint
 
@@ -419,6 +422,9 @@ class Networks:
         except BaseException:
             self._unruled = True
             raise
+        opened, self._opened = self._opened, set()
+        if opened:
+            self._tried(self.wiring.forget_udp, opened)
 
     def _published(self) -> list[Published]:
         return [

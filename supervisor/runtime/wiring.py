@@ -153,6 +153,13 @@ class Wiring:
         text = script(self.table, networks, published) if networks else delete_script(self.table)
         nftables.apply(text, self._remember)
 
+    @staticmethod
+    def forget_udp(ports: set[int]) -> None:
+        """Have who sent to those ports while they led elsewhere meet the new rules. Raises OSError."""
+        from supervisor.kernel.conntrack import forget_udp
+
+        forget_udp(ports)
+
     def _remember(self, process: int) -> None:
         self.own.add(process)
         self._latest.append(process)

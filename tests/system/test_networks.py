@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from networking import BOTH, Networked, another_host, ask, echo, free_port, networked, published
+from networking import BOTH, PYTHON, Networked, another_host, ask, echo, free_port, networked, published
 from supervising import until
 
 from supervisor.cli.errors import ApiError, UnreachableError
@@ -285,3 +285,40 @@ def test_sysctls_and_names_of_interfaces_are_inside(net: Networked) -> None:
     inside = net.supervisor.ok("exec", "web", "cat", *files)
     assert inside.split() == ["333", "1"]
     assert "shop" in net.inspect("web")["NetworkSettings"]["Networks"][BOTH.name]["Aliases"]
+
+
+def test_a_sender_of_udp_that_never_pauses_is_heard_again(net: Networked) -> None:
+    """From one port: while the service is down, and after it was started again."""
+    port = free_port()
+    net.up(echo(ports=(published(port, protocol="udp"),)))
+    with another_host("udp") as out:
+        words = ["ip", "netns", "exec", out["netns"], PYTHON, "-c", _SEND, out["here"], str(port)]
+        sender = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        try:
+            assert sender.stdout is not None
+            assert sender.stdout.readline() == f"{out['there']}\n"
+            net.supervisor.ok("stop", "web")
+            assert sender.stdout.readline() == "refused\n", "by the host, while nobody serves"
+            net.supervisor.ok("start", "web")
+            while (line := sender.stdout.readline()) != f"{out['there']}\n":
+                assert line == "refused\n"
+        finally:
+            sender.kill()
+            sender.wait()
+            assert sender.stdout is not None
+            sender.stdout.close()
+
+
+_SEND = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.05)
+s.connect((sys.argv[1], int(sys.argv[2])))
+last, since = "", 0
+while True:
+    try: s.send(b"x"); said = s.recv(100).decode()
+    except TimeoutError: continue
+    except ConnectionRefusedError: said = "refused"
+    if said != last: print(said, flush=True)
+    last = said
+    time.sleep(0.02)
+"""
