@@ -17,7 +17,7 @@ from functools import partial
 from threading import Event
 from typing import TypeVar
 
-from supervisor.core.addresses import AddressError, unique_local_pool
+from supervisor.core.addresses import DEFAULT_POOLS, AddressError, unique_local_pool
 from supervisor.core.attaching import plan_interfaces, plan_network
 from supervisor.core.endpoints import Binding, Endpoint, Interface, NetworkRecord, Place
 from supervisor.core.model import ServiceSpec
@@ -51,10 +51,10 @@ class Networks:
     """See the module. What is said to block may be called from any thread but the network's own."""
 
     def __init__(self, paths: Paths, tag: str, pools: tuple[str, ...], report: Callable[[str], None]) -> None:
-        """pools: where subnets are taken from; see `core.addresses`."""
+        """pools: where subnets are taken from, see `core.addresses`; none: its own."""
         self._paths = paths
         self._tag = tag
-        self._pools = pools
+        self._pools = pools or DEFAULT_POOLS
         self._report = report
         self._files = NetworkFiles(paths, report)
         self._ports = HostPorts()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.core.addresses import DEFAULT_POOLS, AddressError, read_pool
 from supervisor.core.paths import Paths
 
 DEFAULT_FILE = "/etc/shipkeeper/shipkeeper.yaml"
@@ -34,7 +33,8 @@ class Settings:
     masked_paths: tuple[str, ...] = ()
     registries: str = ""
     image_recipes: tuple[tuple[str, str], ...] = ()
-    network_pools: tuple[str, ...] = DEFAULT_POOLS
+    network_pools: tuple[str, ...] = ()
+    """None: those of `core.addresses`."""
 
     @property
     def paths(self) -> Paths:
@@ -120,6 +120,8 @@ def _from_document(settings: Settings, document: object, path: str) -> Settings:
 
 
 def _pools(value: object, path: str) -> tuple[str, ...]:
+    from supervisor.core.addresses import AddressError, read_pool  # 5 ms of every command
+
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise SettingsError(f"cannot use network_pools in {path}: write a list like [10.213.0.0/16:24]")
     try:

@@ -28,12 +28,12 @@ def networks(_: Examined) -> Iterator[Check]:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         yield Check("networks", "warn", f"nft cannot be used: {error}", "use a kernel with nf_tables")
         return
-    dropping = sorted(f"{chain['family']} {chain['table']} {chain['name']}" for chain in _dropping(chains))
-    if dropping:
+    closed = sorted(f"{chain['family']} {chain['table']} {chain['name']}" for chain in dropping(chains))
+    if closed:
         yield Check(
             "forwarding",
             "warn",
-            f"{', '.join(dropping)} drops what it does not know: services reach nobody outside, and"
+            f"{', '.join(closed)} drops what it does not know: services reach nobody outside, and"
             " their ports are not reached from there",
             "let our bridges pass in there; see `Other firewalls` in docs/networking.md",
         )
@@ -47,7 +47,7 @@ def _chains() -> list[dict[str, Any]]:
     return [each["chain"] for each in json.loads(said)["nftables"] if "chain" in each]
 
 
-def _dropping(chains: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def dropping(chains: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Base chains of others that drop what is forwarded unless a rule of theirs accepts it."""
     return [
         chain

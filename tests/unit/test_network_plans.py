@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,10 +22,13 @@ from supervisor.core.addresses import (
     unique_local_pool,
 )
 from supervisor.core.attaching import bridge_name, plan_interfaces, plan_network, veth_name
-from supervisor.core.endpoints import Binding, Endpoint, NetworkRecord, Subnet
+from supervisor.core.endpoints import Binding, Endpoint, NetworkRecord, Place, Subnet
 from supervisor.core.netrules import Published, delete_script, script
-from supervisor.core.network import Attachment, Network, Pool, Port
+from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 from supervisor.core.portplan import PortError, plan_bindings, same_place
+from supervisor.daemon.settings import SettingsError, load_settings
+from supervisor.runtime import doctor_network
+from supervisor.runtime.etcfiles import named_hosts, service_resolver
 from supervisor.runtime.imagespec import exposed_ports
 
 POOLS = ("10.0.0.0/22:24", "192.168.0.0/23:24")
@@ -214,3 +218,41 @@ def test_publications(text: str, said: list[tuple[str, str, str]]) -> None:
 def test_what_an_image_exposes_is_published_once() -> None:
     found = exposed_ports(("80/tcp", "53/udp", "443", "x/tcp", "1/icmp"), (Port(80, published=(1, 1)),))
     assert found == [Port(53, "udp"), Port(443, "tcp")]
+
+
+def test_pools_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "shipkeeper.yaml"
+    file.write_text("network_pools: [10.7.0.0/16:24]\n")
+    assert load_settings({"SHIPKEEPER_CONFIG": str(file)}).network_pools == ("10.7.0.0/16:24",)
+    for wrong in ("10.7.0.0/16", "[10.7.0.0/16]", "[7]"):
+        file.write_text(f"network_pools: {wrong}\n")
+        with pytest.raises(SettingsError, match="network_pools"):
+            load_settings({"SHIPKEEPER_CONFIG": str(file)})
+
+
+def test_doctor_names_who_drops_what_is_forwarded() -> None:
+    """iptables' own chain is one of nft's; ours is not meant, nor an `input` chain."""
+    chain = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}
+    others = [{**chain, "table": "shipkeeper_x"}, {**chain, "hook": "input"}, {**chain, "policy": "accept"}]
+    assert doctor_network.dropping([*others, chain, {"family": "ip", "table": "t", "name": "n"}]) == [chain]
+
+
+def test_own_addresses_and_other_hosts_are_in_etc_hosts() -> None:
+    (place,) = plan_interfaces(
+        "0123abcd", "i", (Attachment("a"),), {"a": made("a", Pool("10.1.0.0/24"))}, (), names=()
+    )
+    where = Place("/x", Endpoint("i", "i", "i", "", "i", (place,)), "10.1.0.1")
+    asked = Resolver(domainname="lan", extra_hosts=(("me", "host-gateway"), ("six", "fd00::9")))
+    text = named_hosts("inner", asked, where, None)
+    assert text.endswith("10.1.0.2\tinner.lan inner\n10.1.0.1\tme\nfd00::9\tsix\n")
+    assert "127.0.0.1\tme\n" in named_hosts("h", asked, None, "127.0.0.1 localhost\n")
+    with pytest.raises(ValueError, match="no way to the host"):
+        named_hosts("h", asked, Place("none"), None)
+
+
+def test_resolv_conf_is_replaced_line_by_line() -> None:
+    host = "nameserver 192.0.2.1\nsearch old.example\noptions edns0\n"
+    assert service_resolver(Resolver(), host) == host
+    changed = service_resolver(Resolver(("192.0.2.53",), (), ("ndots:2",)), host)
+    assert changed == "search old.example\nnameserver 192.0.2.53\noptions ndots:2\n"
+    assert "search" not in service_resolver(Resolver(search=(".",)), host)
