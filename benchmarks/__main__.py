@@ -6,7 +6,8 @@ import runpy
 import sys
 
 NAMES = (
-    "builds", "cli_start", "health", "log_throughput", "names", "restart_latency", "run_latency", "scale",
+    "builds", "cli_start", "health", "log_throughput", "names", "networking", "restart_latency",
+    "run_latency", "scale",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ need python3 has "$python"
 need python3-venv "$python" -c 'import ensurepip, venv'
 need libseccomp2 library libseccomp.so.2
 need skopeo has skopeo
+need nftables has nft
 need mmdebstrap has mmdebstrap
 need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt

@@ -33,6 +33,15 @@ fi
 for place in /run/shipkeeper/masks/* /run/shipkeeper/masks /run/shipkeeper/mounts/* /run/shipkeeper/mounts; do
     ! mountpoint -q "$place" || umount --lazy "$place"
 done
+# Networks of services that were not stopped by us: their links and rules carry the name of the state directory.
+tag=$(printf %s /var/lib/shipkeeper | sha256sum | cut -c 1-8)
+for link in /sys/class/net/*; do
+    ! grep -qs "^shipkeeper $tag " "$link/ifalias" || ip link del "${link##*/}" 2>/dev/null || true
+done
+! command -v nft >/dev/null || nft delete table inet "shipkeeper_$tag" 2>/dev/null || true
+for kept in /run/shipkeeper/netns/* /run/shipkeeper/netns; do
+    ! mountpoint -q "$kept" || umount --lazy "$kept"
+done
 rm -rf --one-file-system /opt/shipkeeper /run/shipkeeper
 
 if [ "${PURGE:-0}" = 1 ]; then

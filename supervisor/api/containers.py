@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from supervisor.api.dockers import is_dockers, row_view, wanted_by
+from supervisor.api.dockers import is_dockers, network_settings, row_view, wanted_by
 from supervisor.api.lookup import find_here, flag, seconds, stored
+from supervisor.api.netviews import port_rows
 from supervisor.api.views import (
     config_view,
     instance_view,
@@ -77,13 +78,19 @@ class _Handlers:
         entries.sort(key=lambda entry: entry.stored.name)
         if is_dockers(request):
             times = {"now_s": boottime_s(), "now_wall": time.time()}
-            rows = [row_view(entry, **times) for entry in entries]
+            rows = [row_view(entry, self._daemon.networks, **times) for entry in entries]
             return web.json_response([row for row in rows if wanted_by(request, row)])
         used: dict[str, Usage] = {}
         if flag(request, "usage"):
             places = [(entry.instance.id, entry.cgroup) for entry in entries]
             used = await asyncio.to_thread(usages, self._daemon.cgroups, places)
-        return web.json_response([self._view(entry, used.get(entry.instance.id)) for entry in entries])
+        networks = self._daemon.networks
+        views = []
+        for entry in entries:
+            bindings = networks.bindings(entry.instance.id)
+            views.append(self._view(entry, used.get(entry.instance.id)))
+            views[-1]["Ports"] = port_rows(entry.stored.spec, bindings)
+        return web.json_response(views)
 
     async def inspect(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)
@@ -96,8 +103,9 @@ class _Handlers:
             view |= {
                 "Image": entry.stored.spec.rootfs.image_id,
                 "Mounts": [],
-                "NetworkSettings": {"Networks": {}},
             }
+        view["NetworkSettings"] = network_settings(entry, self._daemon.networks)
+        view["HostConfig"]["NetworkMode"] = entry.stored.spec.network_mode
         view["LogPath"] = self._daemon.paths.instance(entry.instance.id).log
         return web.json_response(view)
 

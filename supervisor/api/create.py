@@ -21,8 +21,12 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         try:
             document = json.loads(await request.read())
             spec, volumes = read_spec(document), mount_volumes(document)
-            name = request.query.get("name", "").removeprefix("/")
-            entry = await daemon.containers.create(spec, name, volumes)
+            entry = await daemon.containers.create(
+                spec,
+                request.query.get("name", "").removeprefix("/"),
+                volumes,
+                publish_all=bool((document.get("HostConfig") or {}).get("PublishAllPorts")),
+            )
         except NoImageError as error:
             raise web.HTTPNotFound(text=str(error)) from error
         except NameTakenError as error:

@@ -9,18 +9,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+from supervisor.api.createnet import RefusedError, attachment_of, network_of, ports_of, resolver_of
 from supervisor.core import model
 from supervisor.core.healthcheck import Healthcheck, Probe
+
+__all__ = ["RefusedError", "attachment_of", "read_spec"]
 
 _STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"}
 _BUILT = _STREAMS | {
     "Image", "Cmd", "Entrypoint", "Env", "WorkingDir", "User", "Labels", "StopSignal", "StopTimeout",
     "Hostname", "HostConfig", "NetworkingConfig", "Domainname", "OnBuild", "Volumes", "Healthcheck",
+    "ExposedPorts", "MacAddress",
 }  # fmt: skip
 _HOST_BUILT = {
     "Binds", "Tmpfs", "RestartPolicy", "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares",
     "PidsLimit", "ReadonlyRootfs", "CapAdd", "CapDrop", "Privileged", "SecurityOpt", "NetworkMode",
     "AutoRemove", "Init", "Ulimits", "OomScoreAdj", "Devices", "Sysctls", "GroupAdd", "Mounts", "ShmSize",
+    "PortBindings", "PublishAllPorts", "ExtraHosts", "Dns", "DnsSearch", "DnsOptions",
     "ConsoleSize",  # a client that has a terminal resizes at the start, too
 }  # fmt: skip
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -29,10 +34,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "CgroupnsMode": ("private",),
     "IpcMode": ("private",),
 }
-
-
-class RefusedError(Exception):
-    """A document that asks for what there is not. The text is for the user."""
 
 
 def read_spec(document: Any) -> model.ServiceSpec:
@@ -69,6 +70,8 @@ def _spec(document: dict[str, Any], host: dict[str, Any], image: str) -> model.S
         mounts.append(_tmpfs("/dev/shm", int(host["ShmSize"]), 0o1777))  # noqa: S108
     mounts += [model.Mount("volume", path) for path in document.get("Volumes") or {} if path not in taken]
     stop_s = document.get("StopTimeout")
+    mode, networks = network_of(document, host)
+    ports, expose = ports_of(document, host)
     return model.ServiceSpec(
         name="",
         command=_words(document.get("Cmd")),
@@ -102,7 +105,11 @@ def _spec(document: dict[str, Any], host: dict[str, Any], image: str) -> model.S
         stop_grace_s=10.0 if stop_s is None else float(stop_s),
         labels=tuple(sorted((document.get("Labels") or {}).items())),
         healthcheck=_healthcheck(document.get("Healthcheck") or {}),
-        network_mode=_network(host.get("NetworkMode") or "default"),
+        network_mode=mode,
+        networks=networks,
+        ports=ports,
+        expose=expose,
+        resolver=resolver_of(document, host),
         auto_remove=bool(host.get("AutoRemove")),
     )
 
@@ -342,13 +349,3 @@ def _security(options: list[str] | tuple[str, ...]) -> model.SecurityOptions:
                     " there are no-new-privileges and seccomp=unconfined"
                 )
     return model.SecurityOptions(no_new, seccomp)
-
-
-def _network(mode: str) -> Literal["host", "none"]:
-    match mode:
-        case "default" | "host":
-            return "host"
-        case "none":
-            return "none"
-        case _:
-            raise RefusedError(f"cannot use network {mode!r}: there are host and none")

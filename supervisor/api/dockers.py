@@ -11,11 +11,13 @@ from typing import Any
 
 from aiohttp import web
 
+from supervisor.api.netviews import port_rows, settings_view
 from supervisor.api.views import instance_view
 from supervisor.core import streams
 from supervisor.core.labels import has_label
 from supervisor.core.state import Created, Resting, Running
 from supervisor.daemon.engine import Entry
+from supervisor.daemon.networks import Networks
 
 Json = dict[str, Any]
 _UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
@@ -26,7 +28,7 @@ def is_dockers(request: web.Request) -> bool:
     return "api_version" in request.match_info
 
 
-def row_view(entry: Entry, *, now_s: float, now_wall: float) -> Json:
+def row_view(entry: Entry, networks: Networks, *, now_s: float, now_wall: float) -> Json:
     """A row of `docker ps`."""
     stored, spec = entry.stored, entry.stored.spec
     state = instance_view(entry, None, now_s=now_s, now_wall=now_wall)["State"]
@@ -40,15 +42,27 @@ def row_view(entry: Entry, *, now_s: float, now_wall: float) -> Json:
         "ImageID": spec.rootfs.image_id,
         "Command": " ".join(spec.argv()),
         "Created": int(stored.created_wall),
-        "Ports": [],
+        "Ports": port_rows(spec, networks.bindings(entry.instance.id)),
         "Labels": labels,
         "State": state["Status"],
         "Health": entry.instance.health,
         "Status": _status(entry, state["Status"], state["ExitCode"], now_wall),
         "HostConfig": {"NetworkMode": spec.network_mode},
-        "NetworkSettings": {"Networks": {}},
+        "NetworkSettings": {"Networks": network_settings(entry, networks)["Networks"]},
         "Mounts": [],
     }
+
+
+def network_settings(entry: Entry, networks: Networks) -> Json:
+    """NetworkSettings of an instance."""
+    instance = entry.instance.id
+    return settings_view(
+        networks.endpoints.get(instance),
+        networks.records,
+        networks.bindings(instance),
+        entry.stored.spec,
+        networks.path(instance),
+    )
 
 
 def _status(entry: Entry, word: str, code: int, now_wall: float) -> str:

@@ -26,6 +26,7 @@ _VERBS = {
     "execs": ("exec",),
     "run": ("run", "create", "attach"),
     "container": ("rename", "container"),
+    "network": ("network", "port"),
     "build": ("build",),
     "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
     "copying": ("cp", "export", "commit"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from supervisor.cli import publishing
 from supervisor.cli.detachkeys import DEFAULT, parse_keys
 
 
@@ -17,14 +18,6 @@ def _keys(_ctx: click.Context, _parameter: click.Parameter, text: str) -> bytes:
         return parse_keys(text)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _no_ports(_ctx: click.Context, _parameter: click.Parameter, given: object) -> None:
-    if given:
-        raise click.UsageError(
-            "cannot publish ports: containers have no network of their own yet; with --network host it"
-            " listens on the host's own ports"
-        )
 
 
 _ATTACH = (
@@ -53,8 +46,6 @@ _OPTIONS = (
         show_default=True,
         help="When to ask the registry of the image, or its recipe.",
     ),
-    click.option("-p", "--publish", multiple=True, hidden=True, expose_value=False, callback=_no_ports),
-    click.option("-P", "--publish-all", is_flag=True, hidden=True, expose_value=False, callback=_no_ports),
     click.option("--rm", is_flag=True, help="Remove it, with what it wrote, when it has ended."),
     click.option("-i", "--interactive", is_flag=True, help="It has a stdin."),
     click.option("-t", "--tty", is_flag=True, help="It has a terminal."),
@@ -93,7 +84,7 @@ _OPTIONS = (
     click.option("--cap-drop", multiple=True, help="A capability less."),
     click.option("--privileged", is_flag=True, help="All capabilities, no system call filter."),
     click.option("--security-opt", multiple=True, help="no-new-privileges[=BOOL], seccomp=unconfined."),
-    click.option("--network", type=click.Choice(["host", "none"]), default="host", show_default=True),
+    *publishing.OPTIONS,
     click.option("--hostname", help="Name of the host as seen inside."),
     click.option("--init", is_flag=True, help="A process that reaps as pid 1."),
     click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]"),
@@ -138,7 +129,9 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
     """Docker's document. Raises ValueError, OSError: what was given makes no sense, or cannot be read."""
     policy, _, count = given["restart"].partition(":")
     volumes = [_volume(text) for text in given["volume"]]
+    networks, host_networks = publishing.networks(given)
     return {
+        **networks,
         "Image": image,
         "Cmd": list(command),
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
@@ -156,6 +149,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
         "StopTimeout": given["stop_timeout"],
         "Volumes": {text: {} for text in volumes if ":" not in text},
         "HostConfig": {
+            **host_networks,
             "AutoRemove": given["rm"],
             "Binds": [text for text in volumes if ":" in text],
             "Tmpfs": dict(_pair(text, ":") for text in given["tmpfs"]),
@@ -171,7 +165,6 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
             "CapDrop": given["cap_drop"],
             "Privileged": given["privileged"],
             "SecurityOpt": given["security_opt"],
-            "NetworkMode": given["network"],
             "Init": given["init"],
             "GroupAdd": given["group_add"],
             "Ulimits": [_ulimit(text) for text in given["ulimit"]],

@@ -64,7 +64,9 @@ def size(count: int | None) -> str:
 def ps_table(views: Sequence[Json], width: int | None) -> str:
     """The table of `ps`. width: of a terminal; the reason is cut to it, then columns drop from the right."""
     head = ["NAME", "SERVICE", "STATUS", "RESTARTS", "PID", "CPU", "MEM"]
-    rows = [_ps_row(view) for view in views]
+    if any(view.get("Ports") for view in views):
+        head.insert(3, "PORTS")
+    rows = [_ps_row(view, ports="PORTS" in head) for view in views]
     reasons = [_why_down(view) for view in views]
     if width is None:
         return table([*head, ""], [[*row, why] for row, why in zip(rows, reasons, strict=True)])
@@ -99,7 +101,7 @@ def _width(head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     return max(len(line) for line in table(head, rows).splitlines())
 
 
-def _ps_row(view: Json) -> list[str]:
+def _ps_row(view: Json, *, ports: bool) -> list[str]:
     state, used = view["State"], view["Usage"]
     memory, cpu = "-", "-"
     if used is not None:
@@ -110,11 +112,29 @@ def _ps_row(view: Json) -> list[str]:
         view["Name"],
         view["Service"],
         status_words(view),
+        *([ports_words(view)] if ports else []),
         _restarts(view),
         str(state["Pid"] or "-"),
         cpu,
         memory,
     ]
+
+
+def ports_words(view: Json) -> str:
+    """Docker's words: 0.0.0.0:8080->80/tcp; the same of v4 and v6 once, as *:8080->80/tcp."""
+    places: dict[tuple[int, int, str], list[str]] = {}
+    plain = []
+    for port in view.get("Ports") or ():
+        if "PublicPort" in port:
+            key = port["PublicPort"], port["PrivatePort"], port["Type"]
+            places.setdefault(key, []).append(port["IP"])
+        else:
+            plain.append(f"{port['PrivatePort']}/{port['Type']}")
+    words: list[str] = []
+    for (public, private, kind), hosts in places.items():
+        shown = ["*"] if set(hosts) == {"0.0.0.0", "::"} else hosts  # noqa: S104 - words
+        words += [f"{f'[{host}]' if ':' in host else host}:{public}->{private}/{kind}" for host in shown]
+    return ", ".join([*words, *plain])
 
 
 def _restarts(view: Json) -> str:
@@ -144,6 +164,7 @@ def ps_json(view: Json) -> Json:
         "Pid": state["Pid"],
         "StartedAt": state["StartedAt"],
         "Status": status_words(view),
+        "Ports": ports_words(view),
     }
 
 

@@ -13,6 +13,10 @@ PROJECT_NETWORKS = "bridge"
 """`network_mode` of a service that is in networks of its project (Docker's word for it)."""
 
 
+Protocol = Literal["tcp", "udp", "sctp"]
+"""Of a published port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """One entry of `ipam.config`. subnet, ip_range: CIDR. gateway: None is the pool's first address."""
@@ -69,7 +73,7 @@ class Port:
     """
 
     target: int
-    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    protocol: Protocol = "tcp"
     published: tuple[int, int] | None = None
     host_ip: str = ""
     mode: Literal["ingress", "host"] = "ingress"

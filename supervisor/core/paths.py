@@ -42,6 +42,11 @@ class InstancePaths:
         return f"{self.base}/volumes"
 
     @property
+    def network(self) -> str:
+        """Its addresses and ports, which it keeps for its life (owner: runtime.networkfiles)."""
+        return f"{self.base}/network.json"
+
+    @property
     def log(self) -> str:
         """The CRI log; rotated files are `<log>.1`, `<log>.2` ... (owner: log writer)."""
         return f"{self.base}/output.log"
@@ -98,6 +103,25 @@ class Paths:
         return f"{self.state_dir}/images"
 
     @property
+    def networks(self) -> str:
+        """A JSON file for each network (owner: runtime.networkfiles)."""
+        return f"{self.state_dir}/networks"
+
+    @property
+    def network_namespaces(self) -> str:
+        """A mount of its own, in which each networked instance has the file of its network namespace."""
+        return f"{self.run_dir}/netns"
+
+    def netns(self, instance_id: str) -> str:
+        """The file that keeps the network namespace of an instance (owner: runtime.wiring)."""
+        return f"{self.network_namespaces}/{instance_id}"
+
+    @property
+    def networks_active(self) -> str:
+        """Is there while links or rules of ours may be in the kernel (owner: runtime.wiring)."""
+        return f"{self.run_dir}/networks-active"
+
+    @property
     def api_socket(self) -> str:
         """HTTP API (owner: daemon)."""
         return f"{self.run_dir}/shipkeeper.sock"
@@ -128,9 +152,14 @@ class Paths:
         return f"{self.run_dir}/root"
 
     @property
+    def tag(self) -> str:
+        """What keeps supervisors of one host apart: in names of cgroups, links and nftables tables."""
+        return hashlib.sha256(self.state_dir.encode()).hexdigest()[:8]
+
+    @property
     def own_cgroup(self) -> str:
-        """Cgroup of the services where systemd gave us none; it keeps supervisors of one host apart."""
-        return f"shipkeeper-{hashlib.sha256(self.state_dir.encode()).hexdigest()[:8]}"
+        """Cgroup of the services where systemd gave us none."""
+        return f"shipkeeper-{self.tag}"
 
     @property
     def builds(self) -> str:

@@ -53,11 +53,21 @@ def container_name(project: str, spec: ServiceSpec, number: int = 1) -> str:
     return spec.container_name or f"{project}-{spec.name}-{number}"
 
 
+def network_of(spec: ServiceSpec) -> str | None:
+    """The service of the same project in whose network this one is (`network_mode: service:NAME`)."""
+    kind, _, name = spec.network_mode.partition(":")
+    return name if kind == "service" and name else None
+
+
 def reconcile(project: Project, hashes: Mapping[str, str], observed: tuple[Observed, ...]) -> Plan:
     """hashes: configuration hash by service. observed: all instances of the project, by name."""
     by_service = {instance.service: instance for instance in observed}
-    needs = {spec.name: [d.service for d in spec.depends_on] for spec in project.services}
-    operations = []
+    needs = {
+        spec.name: [*(d.service for d in spec.depends_on), *filter(None, [network_of(spec)])]
+        for spec in project.services
+    }
+    operations: list[Operation] = []
+    anew: set[str] = set()
     for wave in waves(needs):
         for service in wave:
             spec = project.service(service)
@@ -69,10 +79,15 @@ def reconcile(project: Project, hashes: Mapping[str, str], observed: tuple[Obser
                 contents = changed_contents(there.grants, spec.grants)
                 cause = ", ".join(contents) or "its definition has changed"
                 operations.append(Operation("recreate", service, name, there.id, cause))
+            elif (host := network_of(spec)) in anew:
+                cause = f"the network of {host} is made anew"
+                operations.append(Operation("recreate", service, name, there.id, cause))
             elif not there.up:
                 operations.append(Operation("start", service, name, there.id, "it is down"))
             else:
                 operations.append(Operation("keep", service, name, there.id, "unchanged"))
+            if operations[-1].verb in ("create", "recreate"):
+                anew.add(service)
     for left in sorted(by_service.values(), key=lambda instance: instance.name):
         cause = "no such service in the files any more; `down` or `rm` removes it"
         operations.append(Operation("orphan", left.service, left.name, left.id, cause))

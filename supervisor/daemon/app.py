@@ -30,6 +30,8 @@ from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.inside import Inside
 from supervisor.daemon.names import Names
+from supervisor.daemon.netwatch import NetWatch
+from supervisor.daemon.networks import Networks
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.projects import Projects, is_down
 from supervisor.daemon.settings import Settings
@@ -43,6 +45,7 @@ from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.runtime.leftovers import begun_runs
+from supervisor.runtime.translate import PlanError
 
 _RETRY_S = 1.0
 _CONNECTS = 5
@@ -74,6 +77,8 @@ class Daemon:
         self.cgroup_base = self.paths.own_cgroup
         self.database: StateDatabase
         self.engine: Engine
+        self.networks: Networks
+        self.watch: NetWatch
         self.projects: Projects
         self.containers: Containers
         self.volumes: Volumes
@@ -97,18 +102,36 @@ class Daemon:
         except (SystemdError, OSError) as error:
             raise DaemonError(getattr(error, "strerror", None) or str(error)) from error
         self.database = StateDatabase(self.paths.database, self._report)
-        plans = await asyncio.to_thread(LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths)
+        self.networks = Networks(self.paths, self.paths.tag, self.settings.network_pools, self._report)
+        self.watch = NetWatch(self.networks, self._report)
+        plans = await asyncio.to_thread(
+            LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths, self.networks
+        )
         self.engine = Engine(self.database, plans.plan, self._report)
+        self.engine.on_rest = self._on_rest
         self.plans = plans
+        plans.find = self._find
+        loop = asyncio.get_running_loop()
+        self.networks.begun = lambda: _called(loop, self._look_after_networks)
+        try:
+            self.networks.load()
+        except OSError as error:
+            raise DaemonError(f"cannot use {self.paths.network_namespaces}: {error.strerror}") from error
         images = Images(self.paths)
         self.volumes = Volumes(self.engine, self.paths, plans.held)
         inside = Inside(self.execs)
         self.health = HealthChecks(self.engine, inside, plans)
         hooks = Hooks(self.engine, inside, plans, self._report)
         self.projects = Projects(
-            self.engine, plans.remove, self.volumes, plans.grants, images, plans.look_again, hooks
+            self.engine,
+            plans.remove,
+            self.volumes,
+            plans.grants,
+            images,
+            plans.look_again,
+            hooks,
+            self.networks,
         )
-        self.engine.on_rest = self._on_rest
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()
         last, began = self.database.last_runs(), self.database.began()
@@ -124,6 +147,7 @@ class Daemon:
             starting = await self._connect(Anew.SUPERVISOR)
         else:
             starting = await self._connect(Anew.HOST, before.clock_offset_s - offset_s)
+        await self._settle_networks()
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
@@ -134,6 +158,32 @@ class Daemon:
         if starting:
             entries = [self.engine.entries[name] for name in starting]
             self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
+
+    async def _settle_networks(self) -> None:
+        """What cannot be put right is said: services without a network run all the same."""
+        entries = self.engine.entries
+        up = [name for name, entry in entries.items() if not is_down(entry.instance)]
+        try:
+            await self.networks.settle(entries, up)
+        except PlanError as error:
+            self._report(str(error))
+
+    def _look_after_networks(self) -> None:
+        try:
+            self.watch.start()
+        except OSError as error:
+            self._report(
+                f"cannot see who changes our networks: {error.strerror}; nothing is put right by itself"
+            )
+
+    def _find(self, project: str, name: str) -> Stored | None:
+        for entry in list(self.engine.entries.values()):
+            stored = entry.stored
+            if project and (stored.project, stored.spec.name) == (project, name):
+                return stored
+            if not project and (stored.name == name or stored.instance.id.startswith(name)):
+                return stored
+        return None
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
@@ -172,10 +222,12 @@ class Daemon:
         await self.names.close(end=not up)
         if up:
             launcher.close()
+            await self._close_networks(clear=False)
             return
         launcher.send(protocol.Quit())
         await gone(self._launcher_pid)
         launcher.close()
+        await self._close_networks(clear=True)
         setup = self.cgroups
         with contextlib.suppress(OSError):
             Path(self.paths.cgroup_base).unlink()
@@ -191,6 +243,13 @@ class Daemon:
             await gone(pid)  # the log writer, which ends after it
         remove_empty(setup, self.cgroup_base)
         await asyncio.to_thread(self.plans.forget)
+
+    async def _close_networks(self, *, clear: bool) -> None:
+        self.watch.close()
+        try:
+            await self.networks.close(clear=clear)
+        except (PlanError, OSError) as error:
+            self._report(f"cannot take the networks down: {error}")
 
     async def _find_cgroup(self) -> None:
         """Where our cgroups are: in the unit that systemd gave us for them, or below a name of our own.
@@ -262,8 +321,15 @@ class Daemon:
         await self.projects.sweep_contents()
 
     def _on_rest(self, entry: Entry) -> None:
-        """What is mounted for one that is down goes, and with it the plan that names it."""
-        if self.plans.held.holds(entry.instance.id):
+        """What it used while it was up goes: its ports are others' now, what was mounted for it is unmounted.
+
+        The plan that names them goes, too: the next start asks for them again.
+        """
+        instance = entry.instance.id
+        if instance in self.networks.open:
+            entry.plan = None
+            self.networks.release(instance)
+        if self.plans.held.holds(instance):
             entry.plan = None
             self._background(self._release(entry.stored))
 
@@ -342,3 +408,9 @@ def _other_version(state: protocol.State) -> str:
         f" protocol and this daemon version {protocol.VERSION}; its services run on. Go back to the version"
         " of before, or stop the services there, so that a new launcher is started"
     )
+
+
+def _called(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    """Have the event loop call that; not where it is over."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)

@@ -75,10 +75,13 @@ class Containers:
         self._tasks: set[asyncio.Task[None]] = set()
         engine.subscribers.add(self._on_event)
 
-    async def create(self, spec: ServiceSpec, name: str, volumes: tuple[Volume, ...] = ()) -> Entry:
+    async def create(
+        self, spec: ServiceSpec, name: str, volumes: tuple[Volume, ...] = (), *, publish_all: bool = False
+    ) -> Entry:
         """A new instance, not started. name: "" for one at random; `spec.name` is of no account.
 
-        volumes: what is to be known of those that its mounts name, where they are made with it.
+        volumes: what is to be known of those that its mounts name, where they are made with it. publish_all:
+        what the image exposes, too.
 
         Raises NameTakenError, NoImageError, PlanError.
         """
@@ -86,7 +89,7 @@ class Containers:
             _check_name(name)
         spec = replace(spec, name=name or self._random_name())
         if spec.rootfs.kind == "image":
-            spec = await asyncio.to_thread(self._images.resolve_one, spec)
+            spec = await asyncio.to_thread(self._images.resolve_one, spec, publish_all=publish_all)
         self._check_free(spec.name)
         instance = Instance(
             secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s

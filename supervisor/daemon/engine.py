@@ -19,6 +19,7 @@ from supervisor.core import events as ev
 from supervisor.core.exits import LOST, Exit, SpawnFailure
 from supervisor.core.health import Health
 from supervisor.core.lifecycle import Step, step
+from supervisor.core.model import ServiceSpec
 from supervisor.core.state import (
     Created,
     Instance,
@@ -429,6 +430,12 @@ class Engine:
         entry = Entry(stored)
         self.entries[stored.instance.id] = entry
         return entry
+
+    def redefine(self, entry: Entry, spec: ServiceSpec) -> None:
+        """Give an instance another definition, by which its next run is prepared."""
+        entry.stored = replace(entry.stored, spec=spec)
+        entry.meta, entry.plan = "", None
+        self._writer.new(entry.stored)
 
     def rename(self, entry: Entry, name: str) -> None:
         """Give an instance that belongs to no project another name, which is free."""

@@ -9,7 +9,7 @@ from supervisor.core.paths import Paths
 from supervisor.image.blobs import BlobError
 from supervisor.image.config import ConfigError
 from supervisor.image.store import ImageStore, NotFoundError, StoreError
-from supervisor.runtime.imagespec import apply_image
+from supervisor.runtime.imagespec import apply_image, exposed_ports
 from supervisor.runtime.translate import PlanError
 
 
@@ -42,15 +42,20 @@ class Images:
             raise PlanError("; ".join(problems))
         return replace(project, services=tuple(services))
 
-    def resolve_one(self, spec: ServiceSpec) -> ServiceSpec:
-        """The same for what belongs to no project. Raises NoImageError, PlanError."""
+    def resolve_one(self, spec: ServiceSpec, *, publish_all: bool = False) -> ServiceSpec:
+        """The same for what belongs to no project. Raises NoImageError, PlanError.
+
+        publish_all: what the image exposes is published at any free port of the host.
+        """
         try:
             store = ImageStore(self._root)
-            store.find(spec.rootfs.path or "")
+            exposed = store.find(spec.rootfs.path or "").config.config.exposed_ports or {}
         except NotFoundError as error:
             raise NoImageError(f"No such image: {spec.rootfs.path}") from error
         except (StoreError, BlobError, OSError) as error:
             raise PlanError(f"cannot create {spec.name}: {error}") from error
+        if publish_all:
+            spec = replace(spec, ports=(*spec.ports, *exposed_ports(exposed, spec.ports)))
         return self._resolve(spec, store)
 
     def _resolve(self, spec: ServiceSpec, store: ImageStore) -> ServiceSpec:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
+from supervisor.daemon.networks import Networks
 from supervisor.daemon.state import Stored
 from supervisor.kernel import seccomp
 from supervisor.launcher.plan import LaunchPlan, Process, Step
@@ -39,8 +40,11 @@ class ExecRequest:
 class LaunchPlans:
     """Makes plans for the instances of one state directory."""
 
-    def __init__(self, paths: Paths, cgroup_base: str, masked: tuple[str, ...]) -> None:
+    def __init__(self, paths: Paths, cgroup_base: str, masked: tuple[str, ...], networks: Networks) -> None:
         self._paths = paths
+        self._networks = networks
+        self.find: Callable[[str, str], Stored | None] = lambda _project, _name: None
+        """An instance of a project by its service, or of any ("") by its name or id."""
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
@@ -97,6 +101,7 @@ class LaunchPlans:
     def _plan(self, stored: Stored) -> LaunchPlan:
         spec, instance, run = stored.spec, stored.instance.id, stored.instance.run
         project = Project(stored.project, stored.working_dir, volumes=stored.volumes)
+        place = self._networks.attach(stored, self.find)
         prepared = prepare_instance(
             spec,
             instance,
@@ -105,6 +110,7 @@ class LaunchPlans:
             container_name=stored.name,
             view=self.view,
             mount_volume=lambda record: self._mount_volume(record, instance, run),
+            place=place,
         )
         if spec.grants:
             granted = self.held.hold(
@@ -119,6 +125,7 @@ class LaunchPlans:
             host=self.view.facts,
             cgroup_base=self._cgroup_base,
             seccomp_path=self._program(spec),
+            net=place.net,
         )
 
     def exec_process(self, stored: Stored, request: ExecRequest) -> Process:

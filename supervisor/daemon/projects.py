@@ -25,6 +25,7 @@ from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
+from supervisor.daemon.networks import Networks
 from supervisor.daemon.ordering import HeldBackError, Turns, checked, let_start
 from supervisor.daemon.outcomes import drained, ended_well, is_known, is_over, outcome
 from supervisor.daemon.state import Stored
@@ -84,8 +85,10 @@ class Projects:
         images: Images,
         look_again: Callable[[], bool],
         hooks: Hooks,
+        networks: Networks,
     ) -> None:
         self._engine = engine
+        self._networks = networks
         self._remove_files = remove_files
         self._volumes = volumes
         self._grants = grants
@@ -165,6 +168,7 @@ class Projects:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
                 await self._quiet(project.name)
                 await asyncio.to_thread(self._grants.keep, project, contents)
+                await self._networks.bring_up(project.name, project.networks)
                 plan = self.plan(project)
                 made = {
                     op.service: self._made(
@@ -459,7 +463,11 @@ class Projects:
             await self.sweep_contents()
 
     async def _remove_rest(self, entry: Entry, *, volumes: bool) -> None:
-        """Of one that is forgotten."""
+        """Of one that is forgotten, its place in networks first."""
+        await self._networks.detach(entry.instance.id)
+        for other in self._engine.entries.values():
+            if other.plan is not None and other.plan.net.endswith(f"/{entry.instance.id}"):
+                other.plan = None  # it shared its network
         await asyncio.to_thread(self._remove_files, entry.stored)
         if volumes:
             await self._volumes.remove_anonymous(entry.stored.spec)
@@ -495,6 +503,8 @@ class Projects:
                         yield f"volume {name}", ""
                 except VolumeError as error:
                     yield f"volume {name}", str(error)
+            for name in await self._networks.take_down(project):
+                yield f"network {name}", ""
             await self._engine.stored()
 
     async def settled(self, entry: Entry) -> tuple[bool, str]:

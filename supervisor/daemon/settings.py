@@ -33,6 +33,8 @@ class Settings:
     masked_paths: tuple[str, ...] = ()
     registries: str = ""
     image_recipes: tuple[tuple[str, str], ...] = ()
+    network_pools: tuple[str, ...] = ()
+    """None: those of `core.addresses`."""
 
     @property
     def paths(self) -> Paths:
@@ -59,7 +61,7 @@ def load_settings(env: Mapping[str, str], **flags: str | None) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read settings from {path}: {error}") from error
     for field in fields(Settings):
-        if field.name in ("masked_paths", "image_recipes"):
+        if field.name in ("masked_paths", "image_recipes", "network_pools"):
             continue
         value = env.get(f"SHIPKEEPER_{field.name.upper()}")
         if value is not None:
@@ -108,11 +110,26 @@ def _from_document(settings: Settings, document: object, path: str) -> Settings:
                 )
             pairs = tuple((str(key), text) for key, text in value.items())
             settings = replace(settings, image_recipes=pairs)
+        elif name == "network_pools":
+            settings = replace(settings, network_pools=_pools(value, path))
         elif isinstance(value, str):
             settings = _set(settings, name, value)
         else:
             raise SettingsError(f"cannot use {name} in {path}: write text, not {value!r}")
     return settings
+
+
+def _pools(value: object, path: str) -> tuple[str, ...]:
+    from supervisor.core.addresses import AddressError, read_pool  # 5 ms of every command
+
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise SettingsError(f"cannot use network_pools in {path}: write a list like [10.213.0.0/16:24]")
+    try:
+        for item in value:
+            read_pool(item)
+    except AddressError as error:
+        raise SettingsError(f"cannot use network_pools in {path}: {error}") from error
+    return tuple(value)
 
 
 def _set(settings: Settings, name: str, value: str) -> Settings:

@@ -83,8 +83,7 @@ class _Child:
             sc.sethostname(order.hostname)
         if order.net != "host":
             self.stage = "network"
-            sc.unshare(sc.CLONE_NEWNET)
-            _loopback_up()
+            _enter_network(order.net)
         self.stage = "mount"
         registers = Performer().run(order.rows, self.given.roots)
         if order.results:
@@ -317,6 +316,19 @@ def _check_inside() -> None:
         here = ""
     if not here.startswith("/"):
         raise StepError("cwd", 0, "the working directory is outside of the root")
+
+
+def _enter_network(net: str) -> None:
+    """A fresh one, or that of a file. Raises OSError."""
+    if net == "none":
+        sc.unshare(sc.CLONE_NEWNET)
+        _loopback_up()
+        return
+    fd = os.open(net, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sc.setns(fd, sc.CLONE_NEWNET)
+    finally:
+        os.close(fd)
 
 
 def _loopback_up() -> None:

@@ -159,7 +159,8 @@ class LaunchPlan(NamedTuple):
 
     instance, run: identity. `run` is the generation: it only grows, and names the cgroup.
     cgroup: path of the run's cgroup below the hierarchy's mount point, e.g. "shipkeeper/<instance>/<run>".
-    net: "host" shares the host's network, "none" is a fresh namespace with loopback up.
+    net: "host" shares the host's network, "none" is a fresh namespace with loopback up; an absolute path
+        is the file of a network namespace that is there, which the run joins.
     root: an existing empty directory on the host over which the new root is mounted (in the child's own
         mount namespace, so all runs may use the same one).
     meta: opaque text that the launcher gives back with the run and its exit record.

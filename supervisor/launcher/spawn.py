@@ -117,8 +117,8 @@ class Spawner:
 
         roots: writable overlays that an earlier run of the same plan left, or none; they stay the caller's.
         """
-        if launch.net not in ("host", "none"):
-            raise StepError("network", 0, f"cannot use network {launch.net!r}: it is host or none")
+        if launch.net not in ("host", "none") and not launch.net.startswith("/"):
+            raise StepError("network", 0, f"cannot use network {launch.net!r}: it is host, none or a path")
         _check_command(launch.process)
         assembly = self._templates.look(launch)
         ahead = assembly.ahead

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from supervisor.core.paths import Paths
-from supervisor.runtime import doctor_cgroups, doctor_host, doctor_storage
+from supervisor.runtime import doctor_cgroups, doctor_host, doctor_network, doctor_storage
 from supervisor.runtime.doctor_types import Check, Examined
 from supervisor.runtime.leftovers import Leftover, leftovers
 
@@ -32,6 +32,7 @@ _CHECKS: tuple[tuple[str, Callable[[Examined], Iterable[Check]]], ...] = (
     ("disk space", doctor_storage.space),
     ("run directory", doctor_storage.run_directory),
     ("open files", doctor_host.open_files),
+    ("networks", doctor_network.networks),
     ("clock", doctor_host.clock),
     ("systemd", doctor_host.systemd),
     ("leftovers", doctor_storage.left_behind),

@@ -27,7 +27,7 @@ _NEEDED_CAPABILITIES = {
     "CAP_FSETID": "set-id bits of files in root file systems",
     "CAP_MKNOD": "hiding files in the host view",
     "CAP_KILL": "stopping services that run as another user",
-    "CAP_NET_ADMIN": "network_mode: none",
+    "CAP_NET_ADMIN": "networks, and network_mode: none",
 }
 _WANTED_CAPABILITIES = {
     "CAP_SYS_RESOURCE": "ulimits above this process's own, and an oom_score_adj below it",

@@ -8,8 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from supervisor.core.endpoints import Place
+from supervisor.core.network import Resolver
+
 _STUB_RESOLVER = "127.0.0.53"
 _UPSTREAM = "/run/systemd/resolve/resolv.conf"
+
+_NO_RESOLVER = Resolver()
 
 _HOSTS = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -44,14 +49,69 @@ def resolver_text(resolv_conf: str, upstream: str | None, network_mode: str) -> 
     return "\n".join(kept) + "\n" if kept else ""
 
 
-def etc_files(hostname: str, network_mode: str) -> dict[str, str]:
-    """The three texts for an instance, from the host's files as they are now; a missing one is empty."""
+def named_hosts(hostname: str, resolver: Resolver, place: Place | None, host_file: str | None) -> str:
+    """/etc/hosts with an instance's own addresses and its `extra_hosts`.
+
+    `host-gateway` is the host: its address in the instance's network, its loopback where they share one.
+    Raises ValueError: there is no way to the host.
+    """
+    lines = []
+    endpoint = place.endpoint if place is not None else None
+    if endpoint is not None:
+        names = f"{hostname}.{resolver.domainname} {hostname}" if resolver.domainname else hostname
+        for each in endpoint.interfaces:
+            lines += [f"{address}\t{names}" for address in each.addresses]
+    for name, address in resolver.extra_hosts:
+        if address == "host-gateway":
+            address = "127.0.0.1" if host_file is not None else place.gateway if place is not None else ""
+            if not address:
+                raise ValueError(f"cannot say where {name} is: there is no way to the host without a network")
+        lines.append(f"{address}\t{name}")
+    own = "".join(f"{line}\n" for line in lines)
+    text = _HOSTS if host_file is None else host_file
+    if text and not text.endswith("\n"):
+        text += "\n"
+    return hosts_text(hostname, text + own)
+
+
+def service_resolver(resolver: Resolver, text: str) -> str:
+    """/etc/resolv.conf by a service's `dns`, `dns_search` and `dns_opt`, each instead of what `text` says."""
+    if not (resolver.servers or resolver.search or resolver.options):
+        return text
+    replaced = {
+        "nameserver": bool(resolver.servers),
+        "search": bool(resolver.search),
+        "domain": bool(resolver.search),
+        "options": bool(resolver.options),
+    }
+    kept = [line for line in text.splitlines() if not replaced.get((line.split() or [""])[0], False)]
+    kept += [f"nameserver {server}" for server in resolver.servers]
+    if resolver.search and resolver.search != (".",):
+        kept.append(f"search {' '.join(resolver.search)}")
+    if resolver.options:
+        kept.append(f"options {' '.join(resolver.options)}")
+    return "\n".join(kept) + "\n"
+
+
+def etc_files(
+    hostname: str,
+    network_mode: str,
+    resolver: Resolver = _NO_RESOLVER,
+    place: Place | None = None,
+) -> dict[str, str]:
+    """The three texts for an instance, from the host's files as they are now; a missing one is empty.
+
+    Raises ValueError: see `named_hosts`.
+    """
+    if place is not None and place.net == "host":
+        network_mode = "host"  # shared with one that is in the host's network
     host_hosts = _text("/etc/hosts") if network_mode == "host" else None
     upstream = _text(_UPSTREAM) or None
+    servers = resolver_text(_text("/etc/resolv.conf"), upstream, network_mode)
     return {
         "hostname": f"{hostname}\n",
-        "hosts": hosts_text(hostname, host_hosts),
-        "resolv.conf": resolver_text(_text("/etc/resolv.conf"), upstream, network_mode),
+        "hosts": named_hosts(hostname, resolver, place, host_hosts),
+        "resolv.conf": service_resolver(resolver, servers),
     }
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import get_args
 
 from supervisor.core.healthcheck import Healthcheck, Probe
 from supervisor.core.model import Mount, Rootfs, ServiceSpec
+from supervisor.core.network import Port, Protocol
 from supervisor.image.config import ImageConfig, Process
+
+_PROTOCOLS: dict[str, Protocol] = {name: name for name in get_args(Protocol)}
 
 
 def apply_image(spec: ServiceSpec, image_id: str, config: ImageConfig) -> ServiceSpec:
@@ -74,6 +78,18 @@ def _probe_argv(test: list[str], shell: list[str] | None) -> tuple[str, ...]:
     if test[0] == "CMD-SHELL":
         return (*(shell or ("/bin/sh", "-c")), *test[1:])
     return tuple(test[1:])
+
+
+def exposed_ports(exposed: Iterable[str], ports: Iterable[Port]) -> list[Port]:
+    """A published port, any of the host, for each `80/tcp` that an image exposes and `ports` has not."""
+    taken = {(port.target, port.protocol) for port in ports}
+    found = []
+    for text in exposed:
+        number, _, said = text.partition("/")
+        protocol = _PROTOCOLS.get(said or "tcp")
+        if protocol is not None and number.isdigit() and (int(number), protocol) not in taken:
+            found.append(Port(int(number), protocol))
+    return found
 
 
 def _environment(image: Iterable[str], service: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -70,8 +70,15 @@ def _mounts(paths: Paths, mounts: list[HostMount]) -> Iterator[Leftover]:
             yield Leftover(
                 "mount", target, target[len(os.path.realpath(paths.instances)) + 1 :].partition("/")[0]
             )
+        elif _is_networks(target, paths):
+            continue  # the daemon's, which removes what is not wanted of it
         elif target.startswith(f"{os.path.realpath(paths.run_dir)}/"):
             yield Leftover("mount", target, "")
+
+
+def _is_networks(target: str, paths: Paths) -> bool:
+    place = os.path.realpath(paths.network_namespaces)
+    return target == place or target.startswith(f"{place}/")
 
 
 def _cgroups(

@@ -135,10 +135,12 @@ def launch_plan(
     host: HostFacts,
     cgroup_base: str,
     seccomp_path: str | None,
+    net: str | None = None,
     meta: str = "",
 ) -> plan.LaunchPlan:
     """The plan of a run.
 
+    net: as in `LaunchPlan`; None where the service's network_mode is that already.
     seccomp_path: the compiled profile that `spec.security.seccomp` names (None: unconfined).
     Raises PlanError for a service that can never be launched as written.
     """
@@ -149,7 +151,7 @@ def launch_plan(
         cgroup=run_cgroup(cgroup_base, prepared.instance_id, run),
         limits=cgroup_limits(spec.limits),
         hostname=prepared.hostname,
-        net=spec.network_mode,
+        net=net or spec.network_mode,
         root=paths.root_mountpoint,
         steps=_steps(spec, prepared, host),
         process=_main_process(spec, prepared, host, seccomp_path),

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from supervisor.core import model
+from supervisor.core.endpoints import Place
 from supervisor.core.paths import InstancePaths, Paths
 from supervisor.image.archive import unpack_cached
 from supervisor.image.layerstack import LayerStack, make_directories, without_repeats
@@ -45,11 +46,12 @@ def prepare_instance(
     container_name: str,
     view: HostView,
     mount_volume: MountVolume | None = None,
+    place: Place | None = None,
 ) -> PreparedInstance:
     """Set an instance up, or find it set up. Idempotent; safe for a running instance. Raises PrepareError.
 
     Makes its writable layers, /etc files, volumes and bind sources, and unpacks its root. mount_volume: for
-    volumes with options.
+    volumes with options. place: where it is in the networks, if it is in any.
     """
     if not _ID.fullmatch(instance_id):
         raise PrepareError(f"cannot use instance id {instance_id!r}: only letters, digits, '_', '.' and '-'")
@@ -60,8 +62,8 @@ def prepare_instance(
         submounts = _submounts(files, view) if spec.rootfs.kind == "host" else ()
         stack = LayerStack(lowers)
         hostname = service_hostname(spec, instance_id, view.facts)
-        for place in (files.base, files.etc, files.upper, files.work):
-            os.makedirs(place, 0o711 if place == files.base else 0o755, exist_ok=True)
+        for directory in (files.base, files.etc, files.upper, files.work):
+            os.makedirs(directory, 0o711 if directory == files.base else 0o755, exist_ok=True)
         for submount in filter(lambda submount: submount.lowers, submounts):
             os.makedirs(submount.upper, 0o755, exist_ok=True)
             os.makedirs(submount.work, 0o755, exist_ok=True)
@@ -70,10 +72,10 @@ def prepare_instance(
         fresh = LayerStack((files.upper, *lowers)) if record is None else None
         sources = _volumes(spec, files, paths, project, fresh, mount_volume)
         _bind_sources(spec)
-        write_etc_files(files.etc, etc_files(hostname, spec.network_mode), keep=True)
+        write_etc_files(files.etc, etc_files(hostname, spec.network_mode, spec.resolver, place), keep=True)
         if record is None:
             _write_record(files, digest)
-    except (ArchiveError, VolumeError) as error:
+    except (ArchiveError, VolumeError, ValueError) as error:
         raise PrepareError(str(error)) from error
     except OSError as error:
         raise PrepareError(

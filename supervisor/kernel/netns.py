@@ -1,0 +1,122 @@
+"""Network namespaces that outlive their processes: made, kept by a bind mount of their file, entered, let go.
+
+They are entered by one thread of a process only, so that the others stay where they are; whoever calls these
+functions does it in a thread that does nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from supervisor.kernel import syscalls as sc
+
+_OWN = "/proc/thread-self/ns/net"
+
+
+def share_directory(path: str) -> None:
+    """Make a directory a mount of its own whose mounts reach every namespace that is a slave of this one.
+
+    Also where / is private. Idempotent. Raises OSError.
+    """
+    os.makedirs(path, 0o700, exist_ok=True)
+    if not is_mount(path):
+        sc.mount(path, path, None, sc.MS_BIND)
+    sc.mount("none", path, None, sc.MS_SHARED)
+
+
+def unshare_directory(path: str) -> None:
+    """Undo `share_directory`, and take away what is left in it. Idempotent. Raises OSError."""
+    for name in names(path):
+        remove(f"{path}/{name}")
+    while is_mount(path):
+        sc.umount2(path, sc.MNT_DETACH)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
+def is_mount(path: str) -> bool:
+    """Whether something is mounted there."""
+    place = os.path.realpath(path)
+    with open("/proc/self/mountinfo") as lines:
+        return any(line.split()[4] == place for line in lines)
+
+
+def names(directory: str) -> list[str]:
+    """Files of namespaces in a directory."""
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def is_kept(path: str) -> bool:
+    """Whether that file stands for a namespace: after a reboot it does not any more."""
+    try:
+        return os.stat(path).st_dev == os.stat(_OWN).st_dev
+    except OSError:
+        return False
+
+
+def create(path: str) -> None:
+    """Make a namespace that the file `path` keeps. In a thread of its own; raises OSError."""
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sc.unshare(sc.CLONE_NEWNET)
+        try:
+            sc.mount(_OWN, path, None, sc.MS_BIND)
+        finally:
+            sc.setns(home, sc.CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
+def remove(path: str) -> None:
+    """Keep it no longer: it goes with its last process. Idempotent. Raises OSError."""
+    while True:
+        try:
+            sc.umount2(path, sc.MNT_DETACH)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                break
+            raise
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+@contextlib.contextmanager
+def entered(path: str) -> Iterator[int]:
+    """This thread is in that namespace meanwhile; a descriptor of it. Raises OSError."""
+    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sc.setns(there, sc.CLONE_NEWNET)
+            try:
+                yield there
+            finally:
+                sc.setns(home, sc.CLONE_NEWNET)
+        finally:
+            os.close(there)
+    finally:
+        os.close(home)
+
+
+def read_sysctl(name: str) -> str:
+    """A value below /proc/sys/net of this thread's namespace. Dots of interface names stay: write slashes."""
+    with open(f"/proc/sys/net/{name}") as file:
+        return file.read().strip()
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Set one. Raises OSError."""
+    with open(f"/proc/sys/net/{name}", "w") as file:
+        file.write(value)
+
+
+def has_sysctl(name: str) -> bool:
+    """Whether there is such a value: a kernel without IPv6 has none of its."""
+    return os.path.exists(f"/proc/sys/net/{name}")

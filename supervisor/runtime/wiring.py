@@ -1,0 +1,213 @@
+"""Networks in the kernel: bridges, namespaces, links and rules as they are wanted. Effects only.
+
+Everything is idempotent: what is there is left, what is missing is made. All methods block and belong to one
+thread, which enters namespaces; pyroute2 is imported at the first of them that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from supervisor.core.attaching import link_prefix
+from supervisor.core.endpoints import Endpoint, Interface, NetworkRecord
+from supervisor.core.netrules import Published, delete_script, script, table_name
+from supervisor.core.paths import Paths
+from supervisor.kernel import netns
+from supervisor.runtime import nftables
+
+if TYPE_CHECKING:
+    from supervisor.kernel.links import Link, Links
+
+_OWN_KEPT = 64
+
+
+class Wiring:
+    """Of one supervisor. `own` are the process ids of its latest `nft`, for `kernel.netevents`."""
+
+    def __init__(self, paths: Paths, tag: str) -> None:
+        self._paths = paths
+        self._tag = tag
+        self.table = table_name(tag)
+        self._links: Links | None = None
+        self.own: set[int] = set()
+        self._latest: deque[int] = deque()
+
+    @property
+    def host(self) -> Links:
+        """The host's links."""
+        if self._links is None:
+            from supervisor.kernel.links import Links
+
+            self._links = Links()
+        return self._links
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        if self._links is not None:
+            self._links.close()
+            self._links = None
+
+    # --- is there anything ----------------------------------------------------------------------
+    def begin(self) -> None:
+        """Say, for the next start, that there may be something in the kernel. Raises OSError."""
+        with open(self._paths.networks_active, "w"):
+            pass
+
+    def begun(self) -> bool:
+        """Whether there may be something of ours in the kernel."""
+        return os.path.exists(self._paths.networks_active)
+
+    # --- networks -------------------------------------------------------------------------------
+    def build(self, record: NetworkRecord) -> Link:
+        """The bridge of a network, with its addresses, up. Raises OSError."""
+        alias = self._alias(record.name)
+        there = self.host.get(record.bridge)
+        if there is not None and there.alias != alias:
+            raise OSError(
+                17,
+                f"cannot make network {record.name}: there is a link {record.bridge} that is not ours; name"
+                " another with the driver option com.docker.network.bridge.name",
+            )
+        v6 = any(subnet.is_v6 for subnet in record.subnets)
+        self._forward(v6=v6)
+        bridge = self.host.add_bridge(record.bridge, alias, record.mtu)
+        if netns.has_sysctl(f"ipv6/conf/{record.bridge}"):
+            netns.write_sysctl(f"ipv6/conf/{record.bridge}/disable_ipv6", "0" if v6 else "1")
+            netns.write_sysctl(f"ipv6/conf/{record.bridge}/accept_ra", "0")
+        netns.write_sysctl(f"ipv4/conf/{record.bridge}/route_localnet", "1")
+        wanted = {f"{subnet.gateway}/{subnet.prefix}" for subnet in record.subnets}
+        present = self.host.addresses(bridge.number)
+        for address in sorted(present - wanted):
+            self.host.remove_address(bridge.number, address)
+        for address in sorted(wanted - present):
+            self.host.add_address(bridge.number, address)
+        self.host.up(bridge.number)
+        return bridge
+
+    @staticmethod
+    def _forward(*, v6: bool) -> None:
+        """Let the host pass packets on. Where it gets its own IPv6 routes from a router it still does."""
+        if netns.read_sysctl("ipv4/ip_forward") == "0":
+            netns.write_sysctl("ipv4/ip_forward", "1")
+        if v6 and netns.has_sysctl("ipv6/conf/all") and netns.read_sysctl("ipv6/conf/all/forwarding") == "0":
+            for name in os.listdir("/proc/sys/net/ipv6/conf"):
+                if name != "all" and netns.read_sysctl(f"ipv6/conf/{name}/accept_ra") == "1":
+                    netns.write_sysctl(f"ipv6/conf/{name}/accept_ra", "2")
+            netns.write_sysctl("ipv6/conf/all/forwarding", "1")
+
+    def demolish(self, record: NetworkRecord) -> None:
+        """Remove a bridge that is ours. Raises OSError."""
+        there = self.host.get(record.bridge)
+        if there is not None and there.alias == self._alias(record.name):
+            self.host.delete(record.bridge)
+
+    # --- endpoints ------------------------------------------------------------------------------
+    def join(self, endpoint: Endpoint, records: Mapping[str, NetworkRecord]) -> None:
+        """The namespace of an instance, with all its interfaces up. Raises OSError."""
+        from supervisor.kernel.links import links
+
+        path = self._paths.netns(endpoint.instance)
+        if not netns.is_kept(path):
+            netns.remove(path)
+            netns.create(path)
+        bridges = {each.network: self._bridge(records[each.network]) for each in endpoint.interfaces}
+        with netns.entered(path) as namespace, links() as inside:
+            own = inside.all()
+            inside.up(own["lo"].number)
+            for each in endpoint.interfaces:
+                bridge, link = bridges[each.network], self.host.get(each.link)
+                if each.name not in own or link is None:
+                    self.host.delete(each.link)
+                    alias = self._alias(f"{endpoint.container} in {each.network}")
+                    self.host.add_veth(
+                        each.link, alias, bridge.number, each.name, each.mac, each.mtu, namespace
+                    )
+                    own = inside.all()
+                elif link.master != bridge.number:
+                    self.host.enslave(link.number, bridge.number)
+                _set_up(inside, own[each.name], each)
+
+    def _bridge(self, record: NetworkRecord) -> Link:
+        """Of a network; made again if somebody has removed it. Raises OSError."""
+        there = self.host.get(record.bridge)
+        return there if there is not None else self.build(record)
+
+    def part(self, links: Iterable[str]) -> None:
+        """Remove links of an instance, by their names on the host. Raises OSError."""
+        for name in links:
+            self.host.delete(name)
+
+    def leave(self, endpoint: Endpoint) -> None:
+        """Remove the links of an instance and let its namespace go. Raises OSError."""
+        self.part(each.link for each in endpoint.interfaces)
+        netns.remove(self._paths.netns(endpoint.instance))
+
+    # --- rules ----------------------------------------------------------------------------------
+    def rule(self, records: Iterable[NetworkRecord], published: Iterable[Published]) -> None:
+        """Put the table in order; without networks there is none. Raises RulesError."""
+        networks = list(records)
+        text = script(self.table, networks, published) if networks else delete_script(self.table)
+        nftables.apply(text, self._remember)
+
+    @staticmethod
+    def forget_udp(ports: set[int]) -> None:
+        """Have who sent to those ports while they led elsewhere meet the new rules. Raises OSError."""
+        from supervisor.kernel.conntrack import forget_udp
+
+        forget_udp(ports)
+
+    def _remember(self, process: int) -> None:
+        self.own.add(process)
+        self._latest.append(process)
+        if len(self._latest) > _OWN_KEPT:
+            self.own.discard(self._latest.popleft())
+
+    # --- leftovers ------------------------------------------------------------------------------
+    def sweep(self, records: Iterable[NetworkRecord], endpoints: Iterable[Endpoint]) -> list[str]:
+        """Remove links and namespaces of ours that belong to nothing that is known; what went."""
+        known = list(endpoints)
+        wanted = {record.bridge for record in records}
+        wanted |= {each.link for endpoint in known for each in endpoint.interfaces}
+        gone = []
+        for link in self.host.all().values():
+            ours = link.alias.startswith(self._alias("")) or (
+                link.name.startswith(link_prefix(self._tag)) and link.kind in ("bridge", "veth")
+            )
+            if ours and link.name not in wanted:
+                self.host.delete(link.name)
+                gone.append(f"link {link.name}")
+        kept = {endpoint.instance for endpoint in known}
+        for name in netns.names(self._paths.network_namespaces):
+            if name not in kept:
+                netns.remove(self._paths.netns(name))
+                gone.append(f"network namespace {name}")
+        return gone
+
+    def clear(self) -> None:
+        """Take all of it out of the kernel: links, namespaces, rules. Raises OSError, RulesError."""
+        self.sweep((), ())
+        self.rule((), ())
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._paths.networks_active)
+
+    def _alias(self, what: str) -> str:
+        return f"shipkeeper {self._tag} {what}"[:250]
+
+
+def _set_up(inside: Links, link: Link, wanted: Interface) -> None:
+    v6 = f"ipv6/conf/{wanted.name}"
+    if netns.has_sysctl(v6):
+        netns.write_sysctl(f"{v6}/disable_ipv6", "0" if wanted.ipv6 else "1")
+        netns.write_sysctl(f"{v6}/accept_ra", "0")
+    present = inside.addresses(link.number)
+    for address in (wanted.ipv4, wanted.ipv6):
+        if address and address not in present:
+            inside.add_address(link.number, address)
+    inside.up(link.number)
+    for gateway in (wanted.gateway4, wanted.gateway6):
+        if gateway:
+            inside.default_route(link.number, gateway)
