@@ -18,7 +18,7 @@ from supervising import Supervisor, supervising
 from supervisor.cli.client import Client
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.network import Attachment, Network, Port
-from supervisor.daemon.app import tag
+from supervisor.core.paths import Paths
 
 ECHO = textwrap.dedent(
     """
@@ -79,7 +79,7 @@ class Networked:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        self.tag = tag(f"{supervisor.base}/state")
+        self.tag = Paths(f"{supervisor.base}/state", "").tag
         self.client = Client(f"{supervisor.base}/run/shipkeeper.sock")
 
     def up(self, *services: ServiceSpec, networks: tuple[Network, ...] = (BOTH,)) -> list[dict[str, Any]]:
