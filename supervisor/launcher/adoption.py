@@ -81,6 +81,7 @@ class Adoption:
         cgroup = Cgroup(self._context.setup, request.cgroup)
         run = Run(request.instance, request.run, request.meta, log, cgroup, Child(request.pid, -1, None))
         run.adopted = True
+        run.unseen = not request.pid
         run.started_ns = request.started_ns
         run.started_wall = time.time() - (boottime_ns() - request.started_ns) / 1e9
         return run

@@ -25,7 +25,7 @@ from supervisor.kernel import syscalls as sc
 from supervisor.launcher import identity, init, plan, stdio
 from supervisor.launcher.order import Order, from_bytes, to_bytes
 from supervisor.launcher.perform import Performer, RowError
-from supervisor.launcher.steps import StepError
+from supervisor.launcher.steps import NEVER_BEGAN, StepError
 
 _CGROUPS = 16
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h
@@ -214,7 +214,7 @@ def _run(child: _Child, order: Order | None) -> NoReturn:
         except BaseException as error:  # noqa: BLE001 - nothing may unwind into the launcher's own code
             child.report(child.stage, 0, repr(error))
     finally:
-        os._exit(128)
+        os._exit(NEVER_BEGAN)
 
 
 def join(spec: plan.Process, seccomp: bytes | None, given: Given, common: Common, target: int) -> NoReturn:

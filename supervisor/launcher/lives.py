@@ -21,7 +21,7 @@ from supervisor.launcher.loglink import LogLink
 from supervisor.launcher.remains import Remains
 from supervisor.launcher.runs import Child, Run, boottime_ns, launch_failed, unnumbered
 from supervisor.launcher.spawn import Spawned, Spawner
-from supervisor.launcher.steps import StepError
+from supervisor.launcher.steps import NEVER_BEGAN, StepError
 from supervisor.launcher.stops import POLL_S, Stops
 
 
@@ -176,6 +176,8 @@ class Lives:
         run.oom = run.cgroup.oom_kills() > 0
         if run.adopted:
             run.status = process.status_of_stranger(run.pid, run.pidfd, run.ticks)
+            if run.unseen and run.status is not None and run.status.code == NEVER_BEGAN:
+                run.status = None  # our child, whose launcher died before it could say why: no service's end
         elif (reaped := process.reap(run.pid)) is not None:
             run.status, run.usage = reaped
         else:

@@ -49,6 +49,7 @@ class Run(Child):
     """A live run, from its clone until its exit record is made.
 
     plan: `unnumbered`; empty for one that was adopted. made: what of its root had been there before.
+    unseen: adopted, and nobody was told that it had begun.
     kept: its writable overlays, for the next run. packed: the order for that.
     """
 
@@ -73,6 +74,7 @@ class Run(Child):
         "started_ns",
         "started_wall",
         "ticks",
+        "unseen",
     )
 
     def __init__(
@@ -99,6 +101,7 @@ class Run(Child):
         self.packed: Packed | None = None
         self.kept: list[int] = []
         self.adopted = False
+        self.unseen = False
         self.oom = False
 
     @property

@@ -6,6 +6,9 @@ from typing import assert_never
 
 from supervisor.launcher import plan
 
+NEVER_BEGAN = 128
+"""Exit code of a child that could not become the service; why goes through its channel before."""
+
 
 class StepError(Exception):
     """What failed: the stage for the record, errno or 0, and the call with its arguments."""

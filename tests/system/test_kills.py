@@ -218,7 +218,7 @@ def test_nothing_is_lost_whoever_is_killed(supervisor: Supervisor) -> None:
         assert [row[:2] for row in scene.runs("done")] == [(1, 9), (2, 9), (3, 9)], "each end once"
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     masks = f"{supervisor.base}/run/masks"
-    ours = masks, f"{supervisor.base}/run/netns"
+    ours = (masks, f"{supervisor.base}/run/netns", f"{supervisor.base}/run/mounts")
     left = [place for place in mounts if place.startswith(str(supervisor.base)) and place not in ours]
     assert [os.path.dirname(place) for place in left] == [masks], "none but the masks'"
 
