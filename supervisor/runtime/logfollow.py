@@ -32,6 +32,8 @@ class Follower:
         self._backlog: list[LogRecord | RunMarker] = []
         self._ready: deque[LogRecord | RunMarker] = deque()
         self._ends: dict[str, tuple[RunMarker, asyncio.TimerHandle]] = {}
+        self._between: set[str] = set()  # a run has ended, and the next has not begun, as far as we were told
+        self._held: dict[str, tuple[list[LogRecord], asyncio.TimerHandle]] = {}
         self._inotify.listen(self._wake.set)
 
     def add(
@@ -57,21 +59,51 @@ class Follower:
         self._wake.set()
 
     def mark(self, marker: RunMarker) -> None:
-        """A run has just begun or ended. Its end is held back until its last lines are sure to be there."""
+        """A run has just begun or ended. Its end is held back until its last lines are sure to be there.
+
+        Lines that come between an end and a beginning are held back, too: they may be the next run's, and we
+        are told of that only then.
+        """
         self._release(marker.instance, marker.stamp_ns)
         if marker.ends:
+            self._between.add(marker.instance)
             timer = asyncio.get_running_loop().call_later(_LATE_S, self._release, marker.instance)
             self._ends[marker.instance] = (marker, timer)
             return
+        self._between.discard(marker.instance)
         self._backlog.append(marker)
         self._wake.set()
 
+    def holds(self, instance: str) -> bool:
+        """Whether it has lines that wait for the beginning of a run."""
+        return instance in self._held
+
+    def _hold(self, instance: str, records: list[LogRecord]) -> None:
+        """Until its next run has begun, but not for long: it may be that there is none."""
+        if instance in self._held:
+            self._held[instance][0].extend(records)
+        elif records:
+            timer = asyncio.get_running_loop().call_later(_LATE_S, self._release, instance)
+            self._held[instance] = (list(records), timer)
+
     def _release(self, instance: str, before_ns: int | None = None) -> None:
-        """Let the end of a run go, in front of the beginning of the next one if there is one already."""
+        """Let the end of a run go, in front of the beginning of the next one if there is one already.
+
+        And the lines that were held back: their stamps say where they stand.
+        """
+        last_ns = 0
+        if instance in self._held:
+            records, timer = self._held.pop(instance)
+            timer.cancel()
+            last_ns = records[-1].stamp_ns
+            self._backlog += records
+            self._wake.set()
         if instance in self._ends:
             marker, timer = self._ends.pop(instance)
             timer.cancel()
-            late_ns = marker.stamp_ns + int(_LATE_S * 1e9) if before_ns is None else before_ns - 1
+            late_ns = (
+                max(marker.stamp_ns + int(_LATE_S * 1e9), last_ns) if before_ns is None else before_ns - 1
+            )
             self._backlog.append(replace(marker, behind_ns=late_ns))
             self._wake.set()
 
@@ -81,14 +113,14 @@ class Follower:
         if cursor is None:
             return
         cursor.close()
+        self._release(instance)
+        self._between.discard(instance)
         number = self._watches.pop(instance)
         if number not in self._watches.values():
             self._inotify.unwatch(number)
 
     def close(self) -> None:
         """End following. Call it in the loop that made it."""
-        for _, timer in self._ends.values():
-            timer.cancel()
         for instance in list(self._cursors):
             self.remove(instance)
         self._inotify.close()
@@ -102,7 +134,10 @@ class Follower:
             for instance in changed & self._cursors.keys():
                 fresh = self._cursors[instance].fresh()
                 more = more or bool(fresh)
-                records += fresh
+                if instance in self._between:
+                    self._hold(instance, fresh)
+                else:
+                    records += fresh
             # Kept until they are taken: a caller may leave its loop and come back.
             self._ready.extend(sorted(records, key=position))
             while self._ready:

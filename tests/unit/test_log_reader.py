@@ -157,6 +157,34 @@ def test_followed_an_end_waits_for_its_last_lines(tmp_path: Path) -> None:
     assert numbers(asyncio.run(scenario())) == [11, 10, 12, 13, 21, 20]
 
 
+def test_followed_lines_between_two_runs_wait_for_the_beginning(tmp_path: Path) -> None:
+    """The first line of a run may be read before we are told that it began; not for ever."""
+    path = tmp_path / "output.log"
+    write(path, [])
+
+    async def scenario() -> list[LogRecord | RunMarker]:
+        follower = Follower()
+        try:
+            follower.add("web", str(path))
+            task = asyncio.create_task(_take(follower, 4))
+            await asyncio.sleep(0)
+            follower.mark(RunMarker("web", BASE + 10 * SECOND, "ended 10", ends=True))
+            write(path, [13])
+            while not follower.holds("web"):
+                await asyncio.sleep(0)  # until it has read the line
+            follower.mark(RunMarker("web", BASE + 12 * SECOND, "began 12"))
+            write(path, [14])
+            first = await task
+            task = asyncio.create_task(_take(follower, 2))
+            follower.mark(RunMarker("web", BASE + 20 * SECOND, "ended 20", ends=True))
+            write(path, [19])
+            return [*first, *await task]
+        finally:
+            follower.close()
+
+    assert numbers(asyncio.run(scenario())) == [10, 12, 13, 14, 19, 20]
+
+
 async def _take(follower: Follower, count: int) -> list[LogRecord | RunMarker]:
     found: list[LogRecord] = []
     async with asyncio.timeout(20):
