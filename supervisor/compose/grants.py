@@ -17,7 +17,7 @@ from supervisor.compose.mounts import file_mode
 from supervisor.compose.problems import Findings, Mark, nearest
 from supervisor.compose.resources import external, resource_name
 from supervisor.compose.tree import Node, quote
-from supervisor.compose.values import string_pairs
+from supervisor.compose.values import option_pairs
 from supervisor.core.grants import FileGrant, FileSource
 
 Kind = Literal["config", "secret"]
@@ -68,9 +68,7 @@ def read_sources(
         document |= texts
         if is_external:
             document["external"] = True
-        labels = string_pairs(context, entries["labels"], f"{path}.labels") if "labels" in entries else {}
-        if labels:
-            document["labels"] = dict(sorted(labels.items()))
+        labels = option_pairs(context, entries, "labels", path, document)
         origin, text = next(iter(texts.items()), ("external" if is_external else "content", ""))
         found[key] = FileSource(kind, key, name, origin, text, "", tuple(sorted(labels.items())))  # type: ignore[arg-type] # one of its words
         documents[key] = document | context.extensions(value)
