@@ -1,13 +1,14 @@
 """`configs` and `secrets`: the top-level ones, and where a service sees them.
 
-Canonical forms are Compose's. The content is read once more where it is used: only its digest is kept here,
-so that a change of it is a change of the service.
+Canonical forms are Compose's. Contents are looked at here for what can be said of them in time, and for a
+digest in the model; `core.grants` says where they are read for use.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from supervisor.compose import keys
@@ -110,10 +111,7 @@ def with_digest(source: FileSource, env: Mapping[str, str], place: Mark, finding
 
     if len(data) > _MAX_BYTES:
         findings.error(place, path, f"the {source.kind} is larger than 1 MiB", "bind the file with `volumes`")
-    digest = hashlib.sha256(data).hexdigest()
-    return FileSource(
-        source.kind, source.key, source.name, source.origin, source.value, digest, source.labels
-    )
+    return replace(source, digest=hashlib.sha256(data).hexdigest())
 
 
 def grants(
