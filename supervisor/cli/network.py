@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from typing import Any
-from urllib.parse import quote
 
 import click
 
@@ -67,7 +66,7 @@ def ls(context: Context, quiet: bool, filters: tuple[str, ...], form: str) -> No
 def inspect(context: Context, form: str, names: tuple[str, ...]) -> None:
     """Everything about networks, as one JSON list, with Docker's names of fields."""
     del form  # the only one; named so that scripts may say it
-    views = [context.client.call("GET", f"/networks/{quote(name)}") for name in names]
+    views = [context.client.call("GET", f"/networks/{name}") for name in names]
     click.echo(json.dumps(views, indent=2))
 
 
@@ -117,7 +116,7 @@ def rm(context: Context, names: tuple[str, ...]) -> None:
     failed = False
     for name in names:
         try:
-            context.client.call("DELETE", f"/networks/{quote(name)}")
+            context.client.call("DELETE", f"/networks/{name}")
             click.echo(name)
         except ApiError as error:
             output.print_error(str(error))
@@ -156,7 +155,7 @@ def connect(
     """Put CONTAINER into the network NAME, too; also while it runs."""
     config = {"Aliases": list(aliases), "IPAMConfig": {"IPv4Address": ip, "IPv6Address": ip6}}
     body = json.dumps({"Container": container, "EndpointConfig": config}).encode()
-    context.client.call("POST", f"/networks/{quote(name)}/connect", None, body)
+    context.client.call("POST", f"/networks/{name}/connect", None, body)
 
 
 @network.command()
@@ -167,7 +166,7 @@ def connect(
 def disconnect(context: Context, force: bool, name: str, container: str) -> None:
     """Take CONTAINER out of the network NAME; also while it runs."""
     body = json.dumps({"Container": container, "Force": force}).encode()
-    context.client.call("POST", f"/networks/{quote(name)}/disconnect", None, body)
+    context.client.call("POST", f"/networks/{name}/disconnect", None, body)
 
 
 @click.command()
