@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from supervisor.api.createspec import RefusedError, attachment_of
+from supervisor.api.createnet import RefusedError, attachment_of
 from supervisor.api.lookup import body, filters, find
 from supervisor.api.netviews import network_view
 from supervisor.core.endpoints import NetworkRecord
