@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from supervisor.api.dockers import is_dockers, network_settings, row_view, wanted_by
-from supervisor.api.lookup import find_here, flag, seconds, stored
+from supervisor.api.lookup import filters, find_here, flag, seconds, stored
 from supervisor.api.netviews import port_rows
 from supervisor.api.views import (
     config_view,
@@ -225,13 +225,10 @@ class _Handlers:
 
     async def prune(self, request: web.Request) -> web.Response:
         """?filters={"label": [...]}: those that are down and belong to no project."""
-        try:
-            filters = json.loads(request.query.get("filters") or "{}")
-            labels = tuple(filters.pop("label", ()))  # a list, or Docker's older {value: true}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise web.HTTPBadRequest(text=f"cannot read the filters: {error}") from error
-        if filters:
-            raise web.HTTPBadRequest(text=f"cannot filter by {', '.join(sorted(filters))}: only by label")
+        given = filters(request)
+        labels = tuple(given.pop("label", ()))
+        if given:
+            raise web.HTTPBadRequest(text=f"cannot filter by {', '.join(sorted(given))}: only by label")
         removed = await self._daemon.containers.prune(labels)
         await stored(self._engine)
         return web.json_response({"ContainersDeleted": removed, "SpaceReclaimed": 0})

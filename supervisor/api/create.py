@@ -6,7 +6,8 @@ import json
 
 from aiohttp import web
 
-from supervisor.api.createspec import RefusedError, mount_volumes, read_spec
+from supervisor.api.createnet import RefusedError
+from supervisor.api.createspec import mount_volumes, read_spec
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.containers import NameTakenError
 from supervisor.daemon.images import NoImageError

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from supervisor.api.createnet import RefusedError, attachment_of, network_of, ports_of, resolver_of
+from supervisor.api.createnet import RefusedError, network_of, ports_of, resolver_of
 from supervisor.core import model
 from supervisor.core.healthcheck import Healthcheck, Probe
-
-__all__ = ["RefusedError", "attachment_of", "read_spec"]
 
 _STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"}
 _BUILT = _STREAMS | {

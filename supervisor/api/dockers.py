@@ -5,12 +5,12 @@ Rows of `docker ps`, and logs as frames. Sources: the Engine API, ContainerList 
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from supervisor.api.lookup import filters
 from supervisor.api.netviews import port_rows, settings_view
 from supervisor.api.views import instance_view
 from supervisor.core import streams
@@ -100,10 +100,9 @@ def _ago(seconds: float) -> str:
 def wanted_by(request: web.Request, row: Json) -> bool:
     """Whether ?filters lets a row through. Raises HTTPBadRequest for a filter that there is not."""
     try:
-        filters = json.loads(request.query.get("filters") or "{}")
-        # A list, or Docker's older {value: true}; one value of each name is enough, but labels count all.
-        return all(_passes(row, name, list(values)) for name, values in filters.items())
-    except (ValueError, AttributeError, TypeError) as error:
+        # One value of each name is enough, but labels count all.
+        return all(_passes(row, name, values) for name, values in filters(request).items())
+    except ValueError as error:
         raise web.HTTPBadRequest(text=f"cannot read the filters: {error}") from error
 
 

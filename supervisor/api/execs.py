@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import struct
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from supervisor.api.hijack import Bridge, Connection, hijacked
-from supervisor.api.lookup import find_here
+from supervisor.api.lookup import body, find_here
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
@@ -54,7 +53,7 @@ class _Handlers:
             )
         if phase.paused:
             raise web.HTTPConflict(text=f"cannot exec in {entry.stored.name}: it is paused; unpause it first")
-        document = await _json(request)
+        document = await body(request, b"{}")
         wanted = _request(document)
         process = await asyncio.to_thread(self._daemon.plans.exec_process, entry.stored, wanted)
         session = self._daemon.execs.create(entry.instance.id, entry.stored.name, entry.instance.run, process)
@@ -65,7 +64,7 @@ class _Handlers:
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
-        detach = bool((await _json(request)).get("Detach"))
+        detach = bool((await body(request, b"{}")).get("Detach"))
         if session.begun:
             raise web.HTTPConflict(text=f"cannot start exec {session.id[:12]}: it was started already")
         if detach:
@@ -141,17 +140,6 @@ class _Handlers:
         if session is None:
             raise web.HTTPNotFound(text=f"no such exec: {exec_id[:12]}; the daemon may have been restarted")
         return session
-
-
-async def _json(request: web.Request) -> dict[str, Any]:
-    text = await request.read()
-    try:
-        document = json.loads(text) if text else {}
-    except ValueError as error:
-        raise web.HTTPBadRequest(text=f"cannot read the request: {error}") from error
-    if not isinstance(document, dict):
-        raise web.HTTPBadRequest(text="cannot read the request: it is no JSON object")
-    return document
 
 
 def _request(document: dict[str, Any]) -> ExecRequest:

@@ -83,6 +83,26 @@ def nanoseconds(request: web.Request, name: str) -> int | None:
         raise web.HTTPBadRequest(text=f"cannot use {name}={text}: it is no whole number") from None
 
 
+def filters(request: web.Request) -> dict[str, list[str]]:
+    """?filters in either form of Docker's, {name: [values]} and {name: {value: true}}; 400 if in neither."""
+    try:
+        given = json.loads(request.query.get("filters") or "{}")
+        return {name: [str(value) for value in values] for name, values in given.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise web.HTTPBadRequest(text=f"cannot read the filters: {error}") from error
+
+
+async def body(request: web.Request, nothing: bytes = b"") -> dict[str, Any]:
+    """The JSON object of a request; 400 if it has none. nothing: what an empty body stands for."""
+    try:
+        document = json.loads(await request.read() or nothing)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"cannot read the request: {error}") from error
+    if not isinstance(document, dict):
+        raise web.HTTPBadRequest(text="cannot read the request: it is no JSON object")
+    return document
+
+
 async def stream(request: web.Request) -> web.StreamResponse:
     """An answer of JSON lines, begun."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
+from supervisor.api.views import stamp
 from supervisor.core.endpoints import Binding, Endpoint, Interface, NetworkRecord
 from supervisor.core.model import ServiceSpec
 from supervisor.core.portplan import families
@@ -32,7 +32,7 @@ def network_view(record: NetworkRecord, endpoints: Iterable[Endpoint] = ()) -> J
     return {
         "Name": record.name,
         "Id": record.id,
-        "Created": datetime.fromtimestamp(record.created_wall, UTC).isoformat().replace("+00:00", "Z"),
+        "Created": stamp(record.created_wall),
         "Scope": "local",
         "Driver": "bridge",
         "EnableIPv4": any(not subnet.is_v6 for subnet in record.subnets),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
-from supervisor.api.createspec import RefusedError, attachment_of
-from supervisor.api.lookup import find
+from supervisor.api.createnet import RefusedError, attachment_of
+from supervisor.api.lookup import body, filters, find
 from supervisor.api.netviews import network_view
 from supervisor.core.endpoints import NetworkRecord
+from supervisor.core.labels import has_label
 from supervisor.core.network import Attachment, Network, Pool
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
@@ -41,16 +41,16 @@ class _Handlers:
 
     async def index(self, request: web.Request) -> web.Response:
         """?filters: name, id, label, driver, scope, type, dangling."""
-        filters = _filters(request)
+        wanted = _filters(request)
         views = [self._view(record) for record in self._sorted()]
-        return web.json_response([view for view in views if _passes(view, filters)])
+        return web.json_response([view for view in views if _passes(view, wanted)])
 
     async def inspect(self, request: web.Request) -> web.Response:
         return web.json_response(self._view(self._find(request)))
 
     async def create(self, request: web.Request) -> web.Response:
         """Docker's document; 201 with the id, 409 where there is one of that name."""
-        document = await _document(request)
+        document = await body(request)
         try:
             network = _network(document)
         except (TypeError, AttributeError, KeyError, ValueError) as error:
@@ -72,18 +72,18 @@ class _Handlers:
 
     async def prune(self, request: web.Request) -> web.Response:
         """Those that nobody is in; ?filters: label, until is not built."""
-        filters = _filters(request)
+        wanted = _filters(request)
         gone = []
         for record in self._sorted():
-            wanted = _passes(self._view(record), filters)
-            if wanted and not self._networks.users(record.name) and not self._asked_for(record.name):
+            chosen = _passes(self._view(record), wanted)
+            if chosen and not self._networks.users(record.name) and not self._asked_for(record.name):
                 await self._networks.remove(record.name)
                 gone.append(record.name)
         return web.json_response({"NetworksDeleted": gone})
 
     async def connect(self, request: web.Request) -> web.Response:
         """{Container, EndpointConfig}: at once, also while it runs."""
-        document = await _document(request)
+        document = await body(request)
         record = self._find(request)
         entry = find(self._daemon.engine, str(document.get("Container", "")), None)
         try:
@@ -95,7 +95,7 @@ class _Handlers:
 
     async def disconnect(self, request: web.Request) -> web.Response:
         """{Container, Force}."""
-        document = await _document(request)
+        document = await body(request)
         record = self._find(request)
         entry = find(self._daemon.engine, str(document.get("Container", "")), None)
 
@@ -158,16 +158,6 @@ def _added(entry: Entry, there: tuple[Attachment, ...], wanted: Attachment) -> t
     return (*there, wanted)
 
 
-async def _document(request: web.Request) -> dict[str, Any]:
-    try:
-        document = json.loads(await request.read())
-    except ValueError as error:
-        raise web.HTTPBadRequest(text=f"cannot read the request: {error}") from error
-    if not isinstance(document, dict):
-        raise web.HTTPBadRequest(text="cannot read the request: it is no JSON object")
-    return document
-
-
 def _network(document: dict[str, Any]) -> Network:
     """Raises ValueError for what is not built."""
     ipam = document.get("IPAM") or {}
@@ -203,18 +193,14 @@ def _network(document: dict[str, Any]) -> Network:
 
 
 def _filters(request: web.Request) -> dict[str, list[str]]:
-    try:
-        filters = json.loads(request.query.get("filters") or "{}")
-        found = {name: [str(value) for value in values] for name, values in filters.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise web.HTTPBadRequest(text=f"cannot read the filters: {error}") from error
+    found = filters(request)
     unknown = sorted(set(found) - {"name", "id", "label", "driver", "scope", "type", "dangling"})
     if unknown:
         raise web.HTTPBadRequest(text=f"invalid filter '{unknown[0]}'")
     return found
 
 
-def _passes(view: dict[str, Any], filters: dict[str, list[str]]) -> bool:
+def _passes(view: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
     kind = "builtin" if view["Name"] == "bridge" else "custom"
     tests: dict[str, Callable[[str], bool]] = {
         "name": lambda value: value in view["Name"],
@@ -223,15 +209,10 @@ def _passes(view: dict[str, Any], filters: dict[str, list[str]]) -> bool:
         "scope": lambda value: value == view["Scope"],
         "type": lambda value: value == kind,
         "dangling": lambda value: (value.lower() in ("1", "true")) == (not view["Containers"]),
-        "label": lambda value: _has_label(view["Labels"], value),
+        "label": lambda value: has_label(view["Labels"], value),
     }
-    for name, values in filters.items():
+    for name, values in wanted.items():
         together = all if name == "label" else any
         if values and not together(tests[name](value) for value in values):
             return False
     return True
-
-
-def _has_label(labels: dict[str, str], wanted: str) -> bool:
-    name, equals, value = wanted.partition("=")
-    return labels.get(name) == value if equals else name in labels

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-from supervisor.api.lookup import flag
+from supervisor.api.lookup import body, filters, flag
 from supervisor.api.views import stamp
+from supervisor.core.labels import has_label
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.volumes import NoVolumeError, VolumeInUseError
 from supervisor.runtime.volumes import VolumeError, VolumeRecord, volume_bytes
@@ -57,9 +57,9 @@ class _Handlers:
 
     async def index(self, request: web.Request) -> web.Response:
         """?filters as Docker's. ?size adds what each takes on the disk."""
-        filters = _filters(request, _LIST_FILTERS)
+        wanted = _filters(request, _LIST_FILTERS)
         users = self._volumes.users()
-        found = [r for r in await self._volumes.records() if _wanted(r, r.name in users, filters)]
+        found = [r for r in await self._volumes.records() if _wanted(r, r.name in users, wanted)]
         rows = [self._view(record, users.get(record.name, [])) for record in found]
         for row in rows if flag(request, "size") else ():
             size = await asyncio.to_thread(volume_bytes, row["Name"], self._daemon.paths)
@@ -67,7 +67,7 @@ class _Handlers:
         return web.json_response({"Volumes": rows, "Warnings": None})
 
     async def create(self, request: web.Request) -> web.Response:
-        document = await _document(request)
+        document = await body(request, b"{}")
         driver = document.get("Driver") or "local"
         if driver != "local":
             raise VolumeError(f"cannot create volume: there is no driver {driver!r}, only local")
@@ -94,14 +94,14 @@ class _Handlers:
 
     async def prune(self, request: web.Request) -> web.Response:
         """Anonymous ones that nobody uses; with the filter all=true named ones, too."""
-        filters = _filters(request, _PRUNE_FILTERS)
-        everything = any(value.lower() in ("1", "true") for value in filters.get("all", []))
+        wanted = _filters(request, _PRUNE_FILTERS)
+        everything = any(value.lower() in ("1", "true") for value in wanted.get("all", []))
         chosen = [
             record
             for record in await self._volumes.records()
             if (everything or record.anonymous)
-            and _labelled(record, filters.get("label", []))
-            and not any(_labelled(record, [label]) for label in filters.get("label!", []))
+            and _labelled(record, wanted.get("label", []))
+            and not any(_labelled(record, [label]) for label in wanted.get("label!", []))
         ]
         gone, freed = await self._volumes.prune(chosen)
         return web.json_response({"VolumesDeleted": gone, "SpaceReclaimed": freed})
@@ -120,43 +120,26 @@ class _Handlers:
         }
 
 
-async def _document(request: web.Request) -> Json:
-    try:
-        document = json.loads(await request.read() or b"{}")
-    except ValueError as error:
-        raise web.HTTPBadRequest(text=f"cannot create volume: {error}") from error
-    if not isinstance(document, dict):
-        raise web.HTTPBadRequest(text="cannot create volume: the request is no JSON object")
-    return document
-
-
 def _filters(request: web.Request, known: tuple[str, ...]) -> dict[str, list[str]]:
-    """Of Docker's two forms, {name: [values]} and {name: {value: true}}."""
-    try:
-        given = {
-            name: list(values) for name, values in json.loads(request.query.get("filters") or "{}").items()
-        }
-    except (ValueError, AttributeError, TypeError) as error:
-        raise web.HTTPBadRequest(text=f"cannot read the filters: {error}") from error
+    given = filters(request)
     for name in given:
         if name not in known:
             raise web.HTTPBadRequest(text=f"cannot filter volumes by {name}: one of {', '.join(known)}")
     return given
 
 
-def _wanted(record: VolumeRecord, used: bool, filters: dict[str, list[str]]) -> bool:
-    dangling = [value.lower() in ("1", "true") for value in filters.get("dangling", [])]
-    names, drivers = filters.get("name", []), filters.get("driver", [])
+def _wanted(record: VolumeRecord, used: bool, given: dict[str, list[str]]) -> bool:
+    dangling = [value.lower() in ("1", "true") for value in given.get("dangling", [])]
+    names, drivers = given.get("name", []), given.get("driver", [])
     return (
         all(wanted != used for wanted in dangling)
         and (not names or any(name in record.name for name in names))
         and (not drivers or "local" in drivers)
-        and _labelled(record, filters.get("label", []))
+        and _labelled(record, given.get("label", []))
     )
 
 
 def _labelled(record: VolumeRecord, labels: list[str]) -> bool:
     """All of these: NAME or NAME=VALUE."""
     own = dict(record.labels)
-    pairs = [label.partition("=") for label in labels]
-    return all(own.get(name) == value if equals else name in own for name, equals, value in pairs)
+    return all(has_label(own, label) for label in labels)

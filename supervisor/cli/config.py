@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from supervisor.cli import output
 from supervisor.cli.context import USAGE, Context, fail, project_options
 
 if TYPE_CHECKING:
@@ -142,8 +143,7 @@ def _variables(context: Context, form: str) -> str:
             },
             indent=4,
         )
-    rows = [("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE")]
-    rows += [(one.name, str(one.required).lower(), one.default, one.presence) for one in found]
-    widths = [max(len(row[at]) for row in rows) for at in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    return output.table(
+        ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"],
+        [(one.name, str(one.required).lower(), one.default, one.presence) for one in found],
+    )

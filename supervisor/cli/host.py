@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
@@ -23,9 +22,6 @@ from supervisor.daemon.systemd import SystemdError, is_ending, notify, watchdog_
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.volumes import VolumeError
-
-if TYPE_CHECKING:
-    from supervisor.core.model import Project
 
 
 async def run_daemon(settings: Settings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from typing import Any
-from urllib.parse import quote
 
 import click
 
@@ -19,6 +18,7 @@ from supervisor.cli.context import (
     project_options,
 )
 from supervisor.cli.errors import ApiError
+from supervisor.cli.pairs import filter_query, pair
 
 
 @click.group()
@@ -35,7 +35,7 @@ def network() -> None:
 @click.pass_obj
 def ls(context: Context, quiet: bool, filters: tuple[str, ...], form: str) -> None:
     """List networks."""
-    views = context.client.call("GET", "/networks", _filters(filters))
+    views = context.client.call("GET", "/networks", filter_query(filters))
     if quiet:
         for view in views:
             click.echo(view["Id"])
@@ -66,7 +66,7 @@ def ls(context: Context, quiet: bool, filters: tuple[str, ...], form: str) -> No
 def inspect(context: Context, form: str, names: tuple[str, ...]) -> None:
     """Everything about networks, as one JSON list, with Docker's names of fields."""
     del form  # the only one; named so that scripts may say it
-    views = [context.client.call("GET", f"/networks/{quote(name)}") for name in names]
+    views = [context.client.call("GET", f"/networks/{name}") for name in names]
     click.echo(json.dumps(views, indent=2))
 
 
@@ -98,11 +98,11 @@ def create(context: Context, /, name: str, **given: Any) -> None:
     document = {
         "Name": name,
         "Driver": given["driver"],
-        "Options": dict(_pair(text) for text in given["options"]),
+        "Options": dict(pair(text) for text in given["options"]),
         "Internal": given["internal"],
         "Attachable": given["attachable"],
         "EnableIPv6": given["ipv6"] or any(":" in text for text in given["subnets"]),
-        "Labels": dict(_pair(text) for text in given["labels"]),
+        "Labels": dict(pair(text) for text in given["labels"]),
         "IPAM": {"Config": _pools(given)},
     }
     click.echo(context.client.call("POST", "/networks/create", None, json.dumps(document).encode())["Id"])
@@ -116,7 +116,7 @@ def rm(context: Context, names: tuple[str, ...]) -> None:
     failed = False
     for name in names:
         try:
-            context.client.call("DELETE", f"/networks/{quote(name)}")
+            context.client.call("DELETE", f"/networks/{name}")
             click.echo(name)
         except ApiError as error:
             output.print_error(str(error))
@@ -134,7 +134,7 @@ def prune(context: Context, filters: tuple[str, ...], force: bool, form: str) ->
     """Remove all networks that nobody is in."""
     if not force:
         click.confirm("Remove all networks that nobody is in?", abort=True, err=True)
-    gone = context.client.call("POST", "/networks/prune", _filters(filters))["NetworksDeleted"]
+    gone = context.client.call("POST", "/networks/prune", filter_query(filters))["NetworksDeleted"]
     if form == "json":
         output.print_json({"removed": gone})
         return
@@ -155,7 +155,7 @@ def connect(
     """Put CONTAINER into the network NAME, too; also while it runs."""
     config = {"Aliases": list(aliases), "IPAMConfig": {"IPv4Address": ip, "IPv6Address": ip6}}
     body = json.dumps({"Container": container, "EndpointConfig": config}).encode()
-    context.client.call("POST", f"/networks/{quote(name)}/connect", None, body)
+    context.client.call("POST", f"/networks/{name}/connect", None, body)
 
 
 @network.command()
@@ -166,7 +166,7 @@ def connect(
 def disconnect(context: Context, force: bool, name: str, container: str) -> None:
     """Take CONTAINER out of the network NAME; also while it runs."""
     body = json.dumps({"Container": container, "Force": force}).encode()
-    context.client.call("POST", f"/networks/{quote(name)}/disconnect", None, body)
+    context.client.call("POST", f"/networks/{name}/disconnect", None, body)
 
 
 @click.command()
@@ -219,7 +219,7 @@ def _pools(given: dict[str, Any]) -> list[dict[str, Any]]:
         ("--aux-address", "", given["aux"]),
     ):
         for text in texts:
-            name, address = ("", text) if key else _pair(text)
+            name, address = ("", text) if key else pair(text)
             try:
                 inner = ip_address(address.partition("/")[0])
             except ValueError as error:
@@ -232,18 +232,3 @@ def _pools(given: dict[str, Any]) -> list[dict[str, Any]]:
             else:
                 pools[at]["AuxiliaryAddresses"][name] = address
     return pools
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value
-
-
-def _filters(filters: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for text in filters:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise click.UsageError(f"cannot filter by {text!r}: write NAME=VALUE")
-        found.setdefault(name, []).append(value)
-    return {"filters": json.dumps(found)} if found else {}

@@ -1,4 +1,4 @@
-"""Verbs of a whole project: up, down, config."""
+"""Verbs of a whole project: up, down."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import click
 
 from supervisor.cli import publishing
 from supervisor.cli.detachkeys import DEFAULT, parse_keys
+from supervisor.cli.pairs import pair
 
 
 def _keys(_ctx: click.Context, _parameter: click.Parameter, text: str) -> bytes:
@@ -140,7 +141,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
         "WorkingDir": given["workdir"],
         "User": given["user"],
         "Hostname": given["hostname"],
-        "Labels": dict(_pair(text) for text in given["label"]),
+        "Labels": dict(pair(text) for text in given["label"]),
         "Tty": given["tty"],
         "OpenStdin": given["interactive"],
         "StdinOnce": given.get("stdin_once", False),
@@ -152,7 +153,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
             **host_networks,
             "AutoRemove": given["rm"],
             "Binds": [text for text in volumes if ":" in text],
-            "Tmpfs": dict(_pair(text, ":") for text in given["tmpfs"]),
+            "Tmpfs": dict(pair(text, ":") for text in given["tmpfs"]),
             "Mounts": [_mount(text) for text in given["mount"]],
             "ShmSize": _size(given["shm_size"]),
             "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count or 0)},
@@ -169,7 +170,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
             "GroupAdd": given["group_add"],
             "Ulimits": [_ulimit(text) for text in given["ulimit"]],
             "Devices": [_device(text) for text in given["device"]],
-            "Sysctls": dict(_pair(text) for text in given["sysctl"]),
+            "Sysctls": dict(pair(text) for text in given["sysctl"]),
         },
     }
 
@@ -199,11 +200,6 @@ def _nanoseconds(text: str) -> int:
     from supervisor.compose.units import duration_ns
 
     return duration_ns(text)
-
-
-def _pair(text: str, separator: str = "=") -> tuple[str, str]:
-    name, _, value = text.partition(separator)
-    return name, value
 
 
 def _variable(text: str) -> list[str]:
@@ -249,10 +245,10 @@ def _mount(text: str) -> dict[str, Any]:
             case "volume-driver" if equals:
                 _driver(made)["Name"] = value
             case "volume-opt" if equals:
-                key, _, setting = value.partition("=")
+                key, setting = pair(value)
                 _driver(made).setdefault("Options", {})[key] = setting
             case "volume-label" if equals:
-                key, _, setting = value.partition("=")
+                key, setting = pair(value)
                 made.setdefault("VolumeOptions", {}).setdefault("Labels", {})[key] = setting
             case "bind-propagation" if equals:
                 made.setdefault("BindOptions", {})["Propagation"] = value
@@ -315,7 +311,7 @@ def _size(text: str | None) -> int:
 
 
 def _ulimit(text: str) -> dict[str, Any]:
-    name, value = _pair(text)
+    name, value = pair(text)
     soft, _, hard = value.partition(":")
     return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
 

@@ -11,27 +11,12 @@ import click
 from supervisor.cli import output
 from supervisor.cli.context import TABLE_OR_JSON, Context, code_of
 from supervisor.cli.errors import ApiError
+from supervisor.cli.pairs import filter_query, pair
 
 
 @click.group()
 def volume() -> None:
     """Volumes: what lasts when a container goes."""
-
-
-def _filters(
-    _ctx: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
-) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{text!r} is no NAME=VALUE")
-        found.setdefault(name, []).append(value)
-    return found
-
-
-def _query(filters: dict[str, list[str]]) -> dict[str, object]:
-    return {"filters": json.dumps(filters) if filters else None}
 
 
 @volume.command("ls")
@@ -40,15 +25,14 @@ def _query(filters: dict[str, list[str]]) -> dict[str, object]:
     "--filter",
     "filters",
     multiple=True,
-    callback=_filters,
     metavar="NAME=VALUE",
     help="dangling=BOOL (nobody uses it), label=NAME[=VALUE], name=PART.",
 )
 @TABLE_OR_JSON
 @click.pass_obj
-def list_(context: Context, quiet: bool, filters: dict[str, list[str]], form: str) -> None:
+def list_(context: Context, quiet: bool, filters: tuple[str, ...], form: str) -> None:
     """List the volumes."""
-    found = context.client.call("GET", "/volumes", _query(filters))["Volumes"]
+    found = context.client.call("GET", "/volumes", filter_query(filters))["Volumes"]
     if quiet:
         for each in found:
             click.echo(each["Name"])
@@ -91,8 +75,8 @@ def create(
     document = {
         "Name": name,
         "Driver": driver,
-        "DriverOpts": dict(_pair(text) for text in options),
-        "Labels": dict(_pair(text) for text in labels),
+        "DriverOpts": dict(pair(text) for text in options),
+        "Labels": dict(pair(text) for text in labels),
     }
     made = context.client.call("POST", "/volumes/create", body=json.dumps(document).encode())
     click.echo(made["Name"])
@@ -118,24 +102,17 @@ def rm(context: Context, force: bool, names: tuple[str, ...]) -> None:
 @volume.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Named ones, too, not only anonymous ones.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option(
-    "--filter", "filters", multiple=True, callback=_filters, metavar="NAME=VALUE", help="label=, label!=."
-)
+@click.option("--filter", "filters", multiple=True, metavar="NAME=VALUE", help="label=, label!=.")
 @click.pass_obj
-def prune(context: Context, everything: bool, force: bool, filters: dict[str, list[str]]) -> None:
+def prune(context: Context, everything: bool, force: bool, filters: tuple[str, ...]) -> None:
     """Remove the volumes that no container uses, running or not."""
     from supervisor.cli.tables import size
 
+    query = filter_query((*filters, "all=true") if everything else filters)
     if not force and sys.stdin.isatty():
         which = "all" if everything else "anonymous"
         click.confirm(f"Remove {which} volumes that nobody uses, with their data?", abort=True)
-    chosen = {**filters, **({"all": ["true"]} if everything else {})}
-    done: Any = context.client.call("POST", "/volumes/prune", _query(chosen))
+    done: Any = context.client.call("POST", "/volumes/prune", query)
     for name in done["VolumesDeleted"]:
         click.echo(name)
     click.echo(f"reclaimed {size(done['SpaceReclaimed'])}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value

@@ -60,10 +60,7 @@ def deploy(context: Context, node: Node, path: str) -> Deploy:
                 document[key] = _placement(context, value, where)
             case _:
                 pass
-        if (
-            key in ("endpoint_mode", "labels", "placement", "update_config", "rollback_config")
-            and value.value
-        ):
+        if key in _SWARM_KEYS and value.value:
             reader.findings.warn(node.key_mark(key), where, f"{where} has no effect on one host", _SWARM)
     return Deploy(document | context.extensions(node), entries.get("resources"), rules, replicas)
 

@@ -1,13 +1,14 @@
 """`configs` and `secrets`: the top-level ones, and where a service sees them.
 
-Canonical forms are Compose's. The content is read once more where it is used: only its digest is kept here,
-so that a change of it is a change of the service.
+Canonical forms are Compose's. Contents are looked at here for what can be said of them in time, and for a
+digest in the model; `core.grants` says where they are read for use.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from supervisor.compose import keys
@@ -17,7 +18,7 @@ from supervisor.compose.mounts import file_mode
 from supervisor.compose.problems import Findings, Mark, nearest
 from supervisor.compose.resources import external, resource_name
 from supervisor.compose.tree import Node, quote
-from supervisor.compose.values import string_pairs
+from supervisor.compose.values import option_pairs
 from supervisor.core.grants import FileGrant, FileSource
 
 Kind = Literal["config", "secret"]
@@ -68,9 +69,7 @@ def read_sources(
         document |= texts
         if is_external:
             document["external"] = True
-        labels = string_pairs(context, entries["labels"], f"{path}.labels") if "labels" in entries else {}
-        if labels:
-            document["labels"] = dict(sorted(labels.items()))
+        labels = option_pairs(context, entries, "labels", path, document)
         origin, text = next(iter(texts.items()), ("external" if is_external else "content", ""))
         found[key] = FileSource(kind, key, name, origin, text, "", tuple(sorted(labels.items())))  # type: ignore[arg-type] # one of its words
         documents[key] = document | context.extensions(value)
@@ -112,10 +111,7 @@ def with_digest(source: FileSource, env: Mapping[str, str], place: Mark, finding
 
     if len(data) > _MAX_BYTES:
         findings.error(place, path, f"the {source.kind} is larger than 1 MiB", "bind the file with `volumes`")
-    digest = hashlib.sha256(data).hexdigest()
-    return FileSource(
-        source.kind, source.key, source.name, source.origin, source.value, digest, source.labels
-    )
+    return replace(source, digest=hashlib.sha256(data).hexdigest())
 
 
 def grants(

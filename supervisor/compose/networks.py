@@ -12,7 +12,7 @@ from supervisor.compose.ports import is_address
 from supervisor.compose.problems import nearest
 from supervisor.compose.resources import external, resource_name
 from supervisor.compose.tree import Node, quote
-from supervisor.compose.values import option_pairs, string_pairs
+from supervisor.compose.values import option_pairs
 from supervisor.core.network import Attachment, Network, Pool
 
 DEFAULT = "default"
@@ -56,9 +56,7 @@ def read_networks(context: Context, node: Node | None) -> tuple[dict[str, Networ
             elif driver:
                 document["driver"] = driver
         options = option_pairs(context, entries, "driver_opts", path, document)
-        labels = string_pairs(context, entries["labels"], f"{path}.labels") if "labels" in entries else {}
-        if labels:
-            document["labels"] = dict(sorted(labels.items()))
+        labels = option_pairs(context, entries, "labels", path, document)
         pools = _ipam(context, entries["ipam"], f"{path}.ipam", document) if "ipam" in entries else ()
         if is_external:
             document["external"] = True

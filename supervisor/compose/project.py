@@ -301,9 +301,7 @@ def _finish(
     document.pop("label_file", None)
     if environment:
         document["environment"] = dict(sorted(environment.items()))
-    written = {
-        key: context.env.get(key) if value is None else value for key, value in draft.environment.items()
-    }
+    written = service_environment(draft._replace(env_files=()), context.env, findings)
     alone.pop("environment", None)
     if written:
         alone["environment"] = dict(sorted(written.items()))

@@ -8,7 +8,7 @@ from supervisor.compose import keys
 from supervisor.compose.context import Context
 from supervisor.compose.resources import external, resource_name
 from supervisor.compose.tree import Node, quote
-from supervisor.compose.values import option_pairs, string_pairs
+from supervisor.compose.values import option_pairs
 from supervisor.core.model import Volume
 
 _DRIVERS = (None, "", "local", "default")
@@ -50,9 +50,7 @@ def read_volumes(context: Context, node: Node | None) -> tuple[dict[str, Volume]
             )
         if driver == "local" and options.get("o") == "bind" and options.get("device"):
             options["device"] = document["driver_opts"]["device"] = context.absolute(options["device"])
-        labels = string_pairs(context, entries["labels"], f"{path}.labels") if "labels" in entries else {}
-        if labels:
-            document["labels"] = dict(sorted(labels.items()))
+        labels = option_pairs(context, entries, "labels", path, document)
         found[key] = Volume(
             key, name, is_external, tuple(sorted(labels.items())), tuple(sorted(options.items()))
         )

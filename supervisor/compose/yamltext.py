@@ -26,7 +26,6 @@ MAX_DEPTH = 100
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STANDARD = "tag:yaml.org,2002:"
-_KINDS = {"map": dict, "seq": list}
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
