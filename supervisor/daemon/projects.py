@@ -153,12 +153,11 @@ class Projects:
         Who stops listening ends nothing: what waits for its dependencies is started when they let it, unless
         `down` or a newer `up` calls it off.
 
-        contents: as for `resolve`. start_down: start what is there, unchanged, and down. Not at a boot, where
-        the policies decide. renew_volumes: what is recreated gets new anonymous volumes, and the old ones go.
-        What cannot be created is found before anything is touched. Raises PlanError, PrepareError,
-        StateError, VolumeError.
+        project: resolved, with these `contents`. start_down: start what is there, unchanged, and down. Not at
+        a boot, where the policies decide. renew_volumes: what is recreated gets new anonymous volumes, and
+        the old ones go. What cannot be created is found before anything is touched. Raises PlanError,
+        PrepareError, StateError, VolumeError.
         """
-        project = await self.resolve(project, contents)
         await self._see_host()
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
