@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from threading import Lock
 
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
@@ -14,7 +15,7 @@ from supervisor.kernel import seccomp
 from supervisor.launcher.plan import LaunchPlan, Process, Step
 from supervisor.runtime.grants import GrantError, GrantStore
 from supervisor.runtime.heldmounts import HeldMounts
-from supervisor.runtime.hostview import HostError, prepare_host
+from supervisor.runtime.hostview import HostError, host_facts, prepare_host
 from supervisor.runtime.localdriver import LocalDriverError, mount_local
 from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.masks import MaskRules
@@ -48,21 +49,29 @@ class LaunchPlans:
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
+        self._looking = Lock()
         self.held = HeldMounts(paths)
         self.grants = GrantStore(paths)
         forget_masks(paths, self._masks())
 
-    def look_again(self) -> bool:
-        """See the host as it is now, so that what appeared on it is hidden, too; whether its view changed.
+    def look_again(self, *, layers: bool) -> bool:
+        """See the host as it is now; whether its view changed.
 
-        A plan made before stands on the earlier masks, which stay where they are. Raises PlanError.
+        layers: also what appeared on it, so that it is hidden, too: work (30 ms) for services that stand on
+        it. A plan made before stands on the earlier masks, which stay where they are. Raises PlanError.
         """
-        before = self.view
         try:
-            self.view = prepare_host(self._paths, self._rules)
+            with self._looking:  # or facts alone could bring back the masks of before
+                before = self.view
+                if layers:
+                    self.view = prepare_host(self._paths, self._rules)
+                else:
+                    self.view = replace(before, facts=host_facts())
+                return (self.view.lowers, self.view.mounts) != (before.lowers, before.mounts)
         except HostError as error:
             raise PlanError(str(error)) from error
-        return (self.view.lowers, self.view.mounts) != (before.lowers, before.mounts)
+        except OSError as error:
+            raise PlanError(f"cannot look at this host: {error.strerror}") from error
 
     def forget(self) -> None:
         """When no service is up and none will be: leave no mount behind."""

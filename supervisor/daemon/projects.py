@@ -83,7 +83,7 @@ class Projects:
         volumes: Volumes,
         grants: GrantStore,
         images: Images,
-        look_again: Callable[[], bool],
+        look_again: Callable[..., bool],
         hooks: Hooks,
         networks: Networks,
     ) -> None:
@@ -112,9 +112,10 @@ class Projects:
         project = await asyncio.to_thread(self._images.resolve, project)
         return await asyncio.to_thread(self._grants.resolve, project, contents)
 
-    async def _see_host(self) -> None:
-        """What appeared on the host is hidden from whatever starts from now on. Raises PlanError."""
-        if await asyncio.to_thread(self._look_again):
+    async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
+        """What appeared on the host is hidden from these, which are about to start. Raises PlanError."""
+        layers = any(spec.rootfs.kind == "host" for spec in specs)
+        if await asyncio.to_thread(partial(self._look_again, layers=layers)):
             for entry in self._engine.entries.values():
                 entry.plan = None  # made anew for its next run
 
@@ -158,7 +159,7 @@ class Projects:
         the old ones go. What cannot be created is found before anything is touched. Raises PlanError,
         PrepareError, StateError, VolumeError.
         """
-        await self._see_host()
+        await self._see_host(project.services)
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
         self._coming.update(coming)
@@ -422,8 +423,7 @@ class Projects:
         the host cannot be looked at: then nothing was started.
         """
         wanted = list(entries)
-        if any(entry.stored.spec.rootfs.kind == "host" for entry in wanted):
-            await self._see_host()
+        await self._see_host([entry.stored.spec for entry in wanted])
         projects: dict[str, list[Entry]] = {}
         for entry in wanted:
             projects.setdefault(entry.stored.project, []).append(entry)
