@@ -391,8 +391,7 @@ class Projects:
         """Stop instances, dependents before what they depend on, and wait until all are down."""
         wanted = list(entries)
         request = ev.StopRequested(manual, grace_s, None, hold_s, why)
-        for wave in reversed(_waves(wanted)):
-            group = [entry for entry in wanted if _key(entry) in wave]
+        for group in reversed(in_waves(wanted)):
             await self._before_stop(group, request)
             for entry in group:
                 await self._engine.until(entry, is_down)
@@ -531,21 +530,18 @@ class Projects:
                 return True, "running"
 
 
-def _waves(entries: list[Entry]) -> tuple[tuple[str, ...], ...]:
-    """Of stored instances: those of several versions of a file may go round in a circle, without order."""
-    needs = _needs(entries)
+def in_waves(entries: list[Entry]) -> list[list[Entry]]:
+    """Stored instances in groups: what each depends on is in earlier ones.
+
+    Those of several versions of a file may go round in a circle: then they are one group, without order.
+    """
+    of_service: dict[str, list[Entry]] = {}
+    needs: dict[str, list[str]] = {}
+    for entry in entries:
+        project, spec = entry.stored.project, entry.stored.spec
+        of_service.setdefault(f"{project}\0{spec.name}", []).append(entry)
+        needs[f"{project}\0{spec.name}"] = [f"{project}\0{d.service}" for d in spec.depends_on]
     try:
-        return waves(needs)
+        return [[entry for name in wave for entry in of_service[name]] for wave in waves(needs)]
     except DependencyCycleError:
-        return (tuple(needs),)
-
-
-def _key(entry: Entry) -> str:
-    return f"{entry.stored.project}\0{entry.stored.spec.name}"
-
-
-def _needs(entries: list[Entry]) -> dict[str, list[str]]:
-    return {
-        _key(entry): [f"{entry.stored.project}\0{d.service}" for d in entry.stored.spec.depends_on]
-        for entry in entries
-    }
+        return [entries]
