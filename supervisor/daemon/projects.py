@@ -58,6 +58,24 @@ def stop_signal(spec: ServiceSpec) -> int:
     return number
 
 
+def new_instance(project: Project, spec: ServiceSpec, name: str, before: ServiceSpec | None = None) -> Stored:
+    """An instance that nobody knows yet. before: of which it has the anonymous volumes. Raises PlanError."""
+    instance = Instance(
+        secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
+    )
+    return Stored(
+        instance,
+        name_anonymous(spec, before, partial(secrets.token_hex, 32)),
+        project.name,
+        1,
+        name,
+        time.time(),
+        config_hash(spec),
+        project.working_dir,
+        project.volumes,
+    )
+
+
 def is_down(instance: Instance) -> bool:
     """Nothing of it runs and nothing will start it by itself."""
     return isinstance(instance.phase, Created | Resting)
@@ -362,22 +380,9 @@ class Projects:
                 f"cannot create {name}: pre_start hooks are not built; use a service of its own, and"
                 " depends_on with service_completed_successfully"
             )
-        instance = Instance(
-            secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
-        )
         before = self._engine.entries.get(replaced)
         kept = None if before is None or renew_volumes else before.stored.spec
-        return Stored(
-            instance,
-            name_anonymous(spec, kept, partial(secrets.token_hex, 32)),
-            project.name,
-            1,
-            name,
-            time.time(),
-            config_hash(spec),
-            project.working_dir,
-            project.volumes,
-        )
+        return new_instance(project, spec, name, kept)
 
     async def stop(
         self,
