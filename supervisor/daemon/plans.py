@@ -11,6 +11,7 @@ from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.daemon.networks import Networks
 from supervisor.daemon.state import Stored
+from supervisor.daemon.volumes import held_name, named_volumes
 from supervisor.kernel import seccomp
 from supervisor.launcher.plan import LaunchPlan, Process, Step
 from supervisor.runtime.grants import GrantError, GrantStore
@@ -183,13 +184,14 @@ class LaunchPlans:
         Raises OSError.
         """
         holders: dict[str, dict[str, int]] = {}
+        users: dict[str, dict[str, int]] = {}
         for stored in up:
             instance, run = stored.instance.id, stored.instance.run
             if stored.spec.grants:
                 holders[_files_of(instance)] = {instance: run}
-            for mount in stored.spec.mounts:
-                if mount.type == "volume" and mount.source is not None and self._has_options(mount.source):
-                    holders.setdefault(_volume(mount.source), {})[instance] = run
+            for volume in named_volumes(stored.spec):
+                users.setdefault(volume, {})[instance] = run
+        holders |= {held_name(volume): runs for volume, runs in users.items() if self._has_options(volume)}
         self.held.take_over(holders)
 
     def _has_options(self, volume: str) -> bool:
@@ -202,13 +204,9 @@ class LaunchPlans:
     def _mount_volume(self, record: VolumeRecord, instance: str, run: int) -> str:
         options = dict(record.options)
         return self.held.hold(
-            _volume(record.name), instance, run, lambda place: mount_local(record.name, options, place)
+            held_name(record.name), instance, run, lambda place: mount_local(record.name, options, place)
         )
 
 
 def _files_of(instance: str) -> str:
     return f"files-{instance}"
-
-
-def _volume(name: str) -> str:
-    return f"volume-{name}"

@@ -29,7 +29,7 @@ from supervisor.daemon.networks import Networks
 from supervisor.daemon.ordering import HeldBackError, Turns, checked, let_start
 from supervisor.daemon.outcomes import drained, ended_well, is_known, is_over, outcome
 from supervisor.daemon.state import Stored
-from supervisor.daemon.volumes import Volumes
+from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
 from supervisor.runtime.grants import GrantStore
 from supervisor.runtime.translate import PlanError
@@ -219,7 +219,7 @@ class Projects:
 
     async def _check_external(self, project: Project) -> None:
         """What a service mounts and nobody may make is there. Raises VolumeError."""
-        used = {mount.source for spec in project.services for mount in spec.mounts if mount.type == "volume"}
+        used = {name for spec in project.services for name in named_volumes(spec)}
         external = {volume.name for volume in project.volumes if volume.external} & used
         if external:
             missing = external - {record.name for record in await self._volumes.records()}
