@@ -42,11 +42,18 @@ class ExecRequest:
 class LaunchPlans:
     """Makes plans for the instances of one state directory."""
 
-    def __init__(self, paths: Paths, cgroup_base: str, masked: tuple[str, ...], networks: Networks) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        cgroup_base: str,
+        masked: tuple[str, ...],
+        networks: Networks,
+        find: Callable[[str, str], Stored | None],
+    ) -> None:
+        """find: as for `Networks.attach`."""
         self._paths = paths
         self._networks = networks
-        self.find: Callable[[str, str], Stored | None] = lambda _project, _name: None
-        """An instance of a project by its service, or of any ("") by its name or id."""
+        self._find = find
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
@@ -111,7 +118,7 @@ class LaunchPlans:
     def _plan(self, stored: Stored) -> LaunchPlan:
         spec, instance, run = stored.spec, stored.instance.id, stored.instance.run
         project = Project(stored.project, stored.working_dir, volumes=stored.volumes)
-        place = self._networks.attach(stored, self.find)
+        place = self._networks.attach(stored, self._find)
         prepared = prepare_instance(
             spec,
             instance,
