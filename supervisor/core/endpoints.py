@@ -133,4 +133,3 @@ class Place:
     net: str
     endpoint: Endpoint | None = None
     gateway: str = ""
-    shared_with: str = ""

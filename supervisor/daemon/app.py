@@ -102,7 +102,7 @@ class Daemon:
         except (SystemdError, OSError) as error:
             raise DaemonError(getattr(error, "strerror", None) or str(error)) from error
         self.database = StateDatabase(self.paths.database, self._report)
-        self.networks = Networks(self.paths, self.paths.tag, self.settings.network_pools, self._report)
+        self.networks = Networks(self.paths, self.settings.network_pools, self._report)
         self.watch = NetWatch(self.networks, self._report)
         plans = await asyncio.to_thread(
             LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths, self.networks, self._find

@@ -28,10 +28,10 @@ _OWN_KEPT = 64
 class Wiring:
     """Of one supervisor. `own` are the process ids of its latest `nft`, for `kernel.netevents`."""
 
-    def __init__(self, paths: Paths, tag: str) -> None:
+    def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._tag = tag
-        self.table = table_name(tag)
+        self._tag = paths.tag
+        self.table = table_name(paths.tag)
         self._links: Links | None = None
         self.own: set[int] = set()
         self._latest: deque[int] = deque()
