@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from supervisor.core.endpoints import Binding, Endpoint, NetworkRecord
-from supervisor.core.portplan import families
+from supervisor.core.portplan import families, is_every
 
 TABLE_PREFIX = "shipkeeper_"
 
@@ -150,7 +150,7 @@ def _maps(records: dict[str, NetworkRecord], published: Iterable[Published]) -> 
                 if not target:
                     continue
                 value = f"{target} . {binding.target}"
-                if binding.host_ip in ("", "0.0.0.0", "::"):  # noqa: S104 - nothing is bound here
+                if is_every(binding.host_ip):
                     maps[f"any{version}"][f"{binding.protocol} . {binding.host_port}"] = value
                 else:
                     key = f"{binding.protocol} . {binding.host_ip} . {binding.host_port}"
