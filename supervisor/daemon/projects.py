@@ -298,8 +298,7 @@ class Projects:
         run = entry.instance.run
         given_s = entry.instance.stop_grace_s if grace_s is None else grace_s
         left_s = await self._hooks.before_stop(entry, given_s)
-        grace_s = grace_s if left_s == given_s else left_s
-        self._engine.post(entry.instance.id, ev.RestartRequested(grace_s, why))
+        self._engine.post(entry.instance.id, ev.RestartRequested(left_s, why))
         await self._engine.until(
             entry, lambda i: (i.run > run and isinstance(i.phase, Running | Resting)) or is_down(i)
         )
