@@ -21,7 +21,6 @@ from supervisor.core.addresses import DEFAULT_POOLS, AddressError, unique_local_
 from supervisor.core.attaching import plan_interfaces, plan_network
 from supervisor.core.endpoints import Binding, Endpoint, Interface, NetworkRecord, Place
 from supervisor.core.model import ServiceSpec
-from supervisor.core.netrules import Published
 from supervisor.core.network import Attachment, Network
 from supervisor.core.paths import Paths
 from supervisor.core.portplan import PortError, plan_bindings
@@ -425,12 +424,8 @@ class Networks:
         if opened:
             self._tried(self.wiring.forget_udp, opened)
 
-    def _published(self) -> list[Published]:
-        return [
-            Published(endpoint, endpoint.bindings)
-            for endpoint in self.endpoints.values()
-            if endpoint.instance in self.open
-        ]
+    def _published(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints.values() if endpoint.instance in self.open]
 
     def bindings(self, instance: str) -> tuple[Binding, ...]:
         """The open ports of an instance."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.core.attaching import link_prefix
 from supervisor.core.endpoints import Endpoint, Interface, NetworkRecord
-from supervisor.core.netrules import Published, delete_script, script, table_name
+from supervisor.core.netrules import delete_script, script, table_name
 from supervisor.core.paths import Paths
 from supervisor.kernel import netns
 from supervisor.runtime import nftables
@@ -147,7 +147,7 @@ class Wiring:
         netns.remove(self._paths.netns(endpoint.instance))
 
     # --- rules ----------------------------------------------------------------------------------
-    def rule(self, records: Iterable[NetworkRecord], published: Iterable[Published]) -> None:
+    def rule(self, records: Iterable[NetworkRecord], published: Iterable[Endpoint]) -> None:
         """Put the table in order; without networks there is none. Raises RulesError."""
         networks = list(records)
         text = script(self.table, networks, published) if networks else delete_script(self.table)
