@@ -41,7 +41,7 @@ class _Handlers:
         """
         project, contents = await _project(request)
         # What is wrong now is the answer itself.
-        await self._daemon.projects.resolve(project, contents)
+        project = await self._daemon.projects.resolve(project, contents)
         response = await stream(request)
         renew = flag(request, "renew_volumes")
         try:

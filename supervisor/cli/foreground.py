@@ -58,7 +58,8 @@ async def run_foreground(settings: Settings, project: Project, contents: Mapping
 
 
 async def _bring_up(daemon: Daemon, project: Project, contents: Mapping[str, bytes], view: LogView) -> None:
-    async for operation, outcome in daemon.projects.up(project, contents):
+    resolved = await daemon.projects.resolve(project, contents)
+    async for operation, outcome in daemon.projects.up(resolved, contents):
         if operation.verb != "keep":
             view.say(f"{operation.name}: {outcome}")
     view.say(f"{project.name} is up; Ctrl-C stops it")

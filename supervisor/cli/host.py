@@ -109,7 +109,8 @@ async def _bring_up(
 ) -> bool:
     """Whether it could be done."""
     try:
-        async for operation, outcome in daemon.projects.up(project, contents, start_down=False):
+        resolved = await daemon.projects.resolve(project, contents)
+        async for operation, outcome in daemon.projects.up(resolved, contents, start_down=False):
             if operation.verb == "orphan":  # what became of the others is told by their events
                 report(f"{operation.name}: {outcome}")
     except (PlanError, PrepareError, StateError, VolumeError) as error:

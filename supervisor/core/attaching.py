@@ -8,19 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from supervisor.core.addresses import AddressError, choose_address, mac_of, overlapping, plan_subnets
-from supervisor.core.endpoints import Endpoint, Interface, NetworkRecord
+from supervisor.core.endpoints import ICC, MASQUERADE, MTU, Endpoint, Interface, NetworkRecord
 from supervisor.core.network import Attachment, Network
 
 _LINK = re.compile(r"[^\s/:]{1,15}")
 _MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _BRIDGE = "com.docker.network.bridge.name"
-_MTU = "com.docker.network.driver.mtu"
-_BOOLEANS = (
-    "com.docker.network.bridge.enable_ip_masquerade",
-    "com.docker.network.bridge.enable_icc",
-    "com.docker.network.bridge.default_bridge",
-)
+_BOOLEANS = (MASQUERADE, ICC, "com.docker.network.bridge.default_bridge")
 _IGNORED = ("com.docker.network.container_iface_prefix", "com.docker.network.bridge.host_binding_ipv4")
 _PLANNED = ("host", "none", "container", "service")
 
@@ -87,7 +82,7 @@ def _options(network: Network) -> dict[str, str]:
                 raise AddressError(
                     f"cannot use the bridge name {value!r}: 15 characters at most, without / : "
                 )
-        elif name == _MTU:
+        elif name == MTU:
             if not value.isdigit() or not 68 <= int(value) <= 65535:
                 raise AddressError(f"cannot use the mtu {value!r}: it is a number from 68 to 65535")
         elif name in _BOOLEANS:

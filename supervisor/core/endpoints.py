@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 from supervisor.core.network import Network
 
+# Docker's driver options that mean something here.
+MTU = "com.docker.network.driver.mtu"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+ICC = "com.docker.network.bridge.enable_icc"
+
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
@@ -48,19 +53,20 @@ class NetworkRecord:
     @property
     def mtu(self) -> int:
         """0: the kernel's default."""
-        return int(dict(self.network.driver_opts).get("com.docker.network.driver.mtu", "0"))
+        return int(self._option(MTU, "0"))
 
     @property
     def masquerades(self) -> bool:
         """Whether what goes out has the host's address."""
-        options = dict(self.network.driver_opts)
-        return options.get("com.docker.network.bridge.enable_ip_masquerade", "true").lower() != "false"
+        return self._option(MASQUERADE, "true").lower() != "false"
 
     @property
     def isolated(self) -> bool:
         """Whether services of this network do not reach each other (enable_icc=false)."""
-        options = dict(self.network.driver_opts)
-        return options.get("com.docker.network.bridge.enable_icc", "true").lower() == "false"
+        return self._option(ICC, "true").lower() == "false"
+
+    def _option(self, name: str, default: str) -> str:
+        return dict(self.network.driver_opts).get(name, default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +139,3 @@ class Place:
     net: str
     endpoint: Endpoint | None = None
     gateway: str = ""
-    shared_with: str = ""

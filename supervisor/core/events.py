@@ -7,9 +7,9 @@ decides nothing; one that fails comes back as an event.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from supervisor.core.exits import Exit, SpawnFailure
+from supervisor.core.health import Status
 from supervisor.core.model import RestartRules
 
 
@@ -99,7 +99,7 @@ class HealthChanged:
     """What probes say of a run has changed. restart: `on_unhealthy` asks for one. why: the probes' words."""
 
     run: int
-    status: Literal["starting", "healthy", "unhealthy"]
+    status: Status
     why: str = ""
     restart: bool = False
 

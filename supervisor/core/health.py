@@ -170,13 +170,13 @@ def failures(health: Health) -> str:
     """What an unhealthy service failed at, in a line."""
     last = health.log[-1] if health.log else None
     times = "1 probe failed" if health.streak == 1 else f"{health.streak} probes failed in a row"
-    return times if last is None else f"{times}: {in_words(last)}"
+    return times if last is None else f"{times}: {in_words(last.exit_code, last.output)}"
 
 
-def in_words(result: Result) -> str:
-    """One result in a line: its code where it failed, and the first line of its output."""
-    line = next((text.strip() for text in result.output.splitlines() if text.strip()), "")
-    code = "" if result.exit_code in (0, FAILED_TO_RUN) else f"exit code {result.exit_code}"
+def in_words(exit_code: int, output: str) -> str:
+    """What a command came to, in a line: its code where it failed, and the first line of its output."""
+    line = next((text.strip() for text in output.splitlines() if text.strip()), "")
+    code = "" if exit_code in (0, FAILED_TO_RUN) else f"exit code {exit_code}"
     return ", ".join(part for part in (code, line) if part) or "no output"
 
 

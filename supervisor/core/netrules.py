@@ -11,20 +11,11 @@ netfilter every table has its say.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from supervisor.core.endpoints import Binding, Endpoint, NetworkRecord
-from supervisor.core.portplan import families
+from supervisor.core.endpoints import Endpoint, NetworkRecord
+from supervisor.core.portplan import families, is_every
 
 TABLE_PREFIX = "shipkeeper_"
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An endpoint whose ports are open."""
-
-    endpoint: Endpoint
-    bindings: tuple[Binding, ...]
 
 
 def table_name(tag: str) -> str:
@@ -37,8 +28,8 @@ def delete_script(table: str) -> str:
     return f"table inet {table}\ndelete table inet {table}\n"
 
 
-def script(table: str, networks: Iterable[NetworkRecord], published: Iterable[Published]) -> str:
-    """The whole table, in place of what is there of it."""
+def script(table: str, networks: Iterable[NetworkRecord], published: Iterable[Endpoint]) -> str:
+    """The whole table, in place of what is there of it. published: those whose ports are open."""
     records = sorted(networks, key=lambda record: record.name)
     maps = _maps({record.name: record for record in records}, published)
     lines = [delete_script(table), f"table inet {table} {{"]
@@ -141,16 +132,16 @@ def _postrouting(records: list[NetworkRecord]) -> list[str]:
     return [*lines, "  }"]
 
 
-def _maps(records: dict[str, NetworkRecord], published: Iterable[Published]) -> dict[str, dict[str, str]]:
+def _maps(records: dict[str, NetworkRecord], published: Iterable[Endpoint]) -> dict[str, dict[str, str]]:
     maps: dict[str, dict[str, str]] = {"address4": {}, "any4": {}, "address6": {}, "any6": {}}
-    for each in published:
-        for binding in each.bindings:
+    for endpoint in published:
+        for binding in endpoint.bindings:
             for version in families(binding.host_ip):
-                target = _target(each.endpoint, records, version)
+                target = _target(endpoint, records, version)
                 if not target:
                     continue
                 value = f"{target} . {binding.target}"
-                if binding.host_ip in ("", "0.0.0.0", "::"):  # noqa: S104 - nothing is bound here
+                if is_every(binding.host_ip):
                     maps[f"any{version}"][f"{binding.protocol} . {binding.host_port}"] = value
                 else:
                     key = f"{binding.protocol} . {binding.host_ip} . {binding.host_port}"

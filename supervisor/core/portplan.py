@@ -18,14 +18,18 @@ def families(host_ip: str) -> tuple[int, ...]:
     return (4, 6) if not host_ip else (ip_address(host_ip).version,)
 
 
+def is_every(host_ip: str) -> bool:
+    """Whether a host address stands for all addresses of its versions."""
+    return host_ip in ("", "0.0.0.0", "::")  # noqa: S104 - nothing is bound here
+
+
 def same_place(one: Binding, other: Binding) -> bool:
     """Whether both would take the same port of the host: an address, and every address of its version."""
     if (one.protocol, one.host_port) != (other.protocol, other.host_port):
         return False
     if not set(families(one.host_ip)) & set(families(other.host_ip)):
         return False
-    every = ("", "0.0.0.0", "::")  # noqa: S104 - nothing is bound here
-    return one.host_ip in every or other.host_ip in every or one.host_ip == other.host_ip
+    return is_every(one.host_ip) or is_every(other.host_ip) or one.host_ip == other.host_ip
 
 
 def holder(wanted: Binding, held: Mapping[str, Iterable[Binding]]) -> str | None:

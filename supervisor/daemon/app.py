@@ -102,15 +102,14 @@ class Daemon:
         except (SystemdError, OSError) as error:
             raise DaemonError(getattr(error, "strerror", None) or str(error)) from error
         self.database = StateDatabase(self.paths.database, self._report)
-        self.networks = Networks(self.paths, self.paths.tag, self.settings.network_pools, self._report)
+        self.networks = Networks(self.paths, self.settings.network_pools, self._report)
         self.watch = NetWatch(self.networks, self._report)
         plans = await asyncio.to_thread(
-            LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths, self.networks
+            LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths, self.networks, self._find
         )
         self.engine = Engine(self.database, plans.plan, self._report)
         self.engine.on_rest = self._on_rest
         self.plans = plans
-        plans.find = self._find
         loop = asyncio.get_running_loop()
         self.networks.begun = lambda: _called(loop, self._look_after_networks)
         try:
@@ -177,13 +176,14 @@ class Daemon:
             )
 
     def _find(self, project: str, name: str) -> Stored | None:
-        for entry in list(self.engine.entries.values()):
-            stored = entry.stored
-            if project and (stored.project, stored.spec.name) == (project, name):
-                return stored
-            if not project and (stored.name == name or stored.instance.id.startswith(name)):
-                return stored
-        return None
+        """An instance of a project by its service; of any ("") by its name, else by how its id begins."""
+        there = [entry.stored for entry in list(self.engine.entries.values())]  # also asked by other threads
+        if project:
+            found = [each for each in there if (each.project, each.spec.name) == (project, name)]
+        else:
+            found = [each for each in there if each.name == name]
+            found = found or [each for each in there if each.instance.id.startswith(name)]
+        return found[0] if found else None
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""

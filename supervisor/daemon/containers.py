@@ -10,19 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 
-from supervisor.core.anonymous import name_anonymous
 from supervisor.core.labels import has_label
-from supervisor.core.model import ServiceSpec, Volume
-from supervisor.core.state import Instance, Resting
+from supervisor.core.model import Project, ServiceSpec, Volume
+from supervisor.core.state import Resting
 from supervisor.daemon.engine import Engine, Entry, Published
 from supervisor.daemon.images import Images
-from supervisor.daemon.projects import Projects, config_hash, is_down, stop_signal
-from supervisor.daemon.state import Stored
+from supervisor.daemon.projects import Projects, is_down, new_instance
 from supervisor.launcher.protocol import LogCounted
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
@@ -91,14 +87,7 @@ class Containers:
         if spec.rootfs.kind == "image":
             spec = await asyncio.to_thread(self._images.resolve_one, spec, publish_all=publish_all)
         self._check_free(spec.name)
-        instance = Instance(
-            secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
-        )
-        named = name_anonymous(spec, None, partial(secrets.token_hex, 32))
-        stored = Stored(
-            instance, named, NO_PROJECT, 1, spec.name, time.time(), config_hash(spec), "/", volumes
-        )
-        return self._engine.add(stored)
+        return self._engine.add(new_instance(Project(NO_PROJECT, "/", volumes=volumes), spec, spec.name))
 
     def rename(self, entry: Entry, name: str) -> None:
         """Call one by another name; one that runs, too, which keeps its hostname. Raises PlanError.

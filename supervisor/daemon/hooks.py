@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from supervisor.core.health import Result as ProbeResult
 from supervisor.core.health import in_words
 from supervisor.core.healthcheck import Hook
 from supervisor.core.state import Running
@@ -100,4 +99,4 @@ class Hooks:
         outcome = await self._inside.run(entry.instance.id, entry.stored.name, run, process, None)
         if outcome.code == 0:
             return ""
-        return in_words(ProbeResult(0.0, 0.0, outcome.code, outcome.output))
+        return in_words(outcome.code, outcome.output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from supervisor.daemon.networks import Networks
 from supervisor.kernel.netevents import LinkEvents, RuleEvents
@@ -76,11 +76,10 @@ class NetWatch:
         self._task = loop.create_task(self._repair())
 
     async def _repair(self) -> None:
-        repair: Callable[[], Awaitable[None]] = self._networks.repair
         try:
             await asyncio.sleep(self._wait_s)
             self._again = False
-            await repair()
+            await self._networks.repair()
         except PlanError as error:
             self._report(str(error))
         finally:

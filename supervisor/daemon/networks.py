@@ -21,7 +21,6 @@ from supervisor.core.addresses import DEFAULT_POOLS, AddressError, unique_local_
 from supervisor.core.attaching import plan_interfaces, plan_network
 from supervisor.core.endpoints import Binding, Endpoint, Interface, NetworkRecord, Place
 from supervisor.core.model import ServiceSpec
-from supervisor.core.netrules import Published
 from supervisor.core.network import Attachment, Network
 from supervisor.core.paths import Paths
 from supervisor.core.portplan import PortError, plan_bindings
@@ -50,10 +49,10 @@ class NetworkInUseError(PlanError):
 class Networks:
     """See the module. What is said to block may be called from any thread but the network's own."""
 
-    def __init__(self, paths: Paths, tag: str, pools: tuple[str, ...], report: Callable[[str], None]) -> None:
+    def __init__(self, paths: Paths, pools: tuple[str, ...], report: Callable[[str], None]) -> None:
         """pools: where subnets are taken from, see `core.addresses`; none: its own."""
         self._paths = paths
-        self._tag = tag
+        self._tag = paths.tag
         self._pools = pools or DEFAULT_POOLS
         self._report = report
         self._files = NetworkFiles(paths, report)
@@ -63,7 +62,7 @@ class Networks:
         self._opened: set[int] = set()
         """UDP ports that are open with the next rules."""
         self._settled = Event()
-        self.wiring = Wiring(paths, tag)
+        self.wiring = Wiring(paths)
         self.records: dict[str, NetworkRecord] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.open: set[str] = set()
@@ -287,7 +286,7 @@ class Networks:
         endpoint = self._blocking(self._attach, stored)
         self._blocking(self._rule)
         self.changed()
-        return self._place(endpoint, self._paths.netns(stored.instance.id))
+        return self._place(endpoint)
 
     def _shared(
         self, stored: Stored, find: Callable[[str, str], Stored | None], seen: tuple[str, ...]
@@ -314,18 +313,17 @@ class Networks:
                 " give it a network"
             )
         endpoint = self._blocking(self._furnish, target)
-        return replace(
-            self._place(endpoint, self._paths.netns(target.instance.id)), shared_with=target.instance.id
-        )
+        return self._place(endpoint)
 
-    def _place(self, endpoint: Endpoint, path: str) -> Place:
+    def _place(self, endpoint: Endpoint) -> Place:
         gateways = [each.gateway4 or each.gateway6 for each in endpoint.interfaces]
         nearest = [
             self.records[each.network].subnets[0].gateway
             for each in endpoint.interfaces
             if each.network in self.records
         ]
-        return Place(path, endpoint, next(filter(None, gateways), nearest[0] if nearest else ""))
+        gateway = next(filter(None, (*gateways, *nearest)), "")
+        return Place(self.path(endpoint.instance), endpoint, gateway)
 
     def _attach(self, stored: Stored) -> Endpoint:
         """Addresses, links and ports; the rules are for later, so that those of many are set at once."""
@@ -348,17 +346,13 @@ class Networks:
         """The addresses and links of an instance, whether it is up or not."""
         instance, spec = stored.instance.id, stored.spec
         before = self.endpoints.get(instance)
-        try:
-            interfaces = self._plan(stored, before)
-        except AddressError as error:
-            raise PlanError(f"cannot connect {stored.name}: {error}") from error
         endpoint = Endpoint(
             instance,
             stored.name,
             spec.name,
             stored.project,
             spec.hostname or instance[:12],
-            interfaces,
+            self._plan(stored, before),
             before.bindings if before is not None else (),
         )
         if endpoint != before:
@@ -374,21 +368,25 @@ class Networks:
         self.begun()
 
     def _plan(self, stored: Stored, before: Endpoint | None) -> tuple[Interface, ...]:
+        """The interfaces that an instance is to have; may make the default network. Raises PlanError."""
         spec = stored.spec
         attachments = attachments_of(spec)
-        for each in attachments:
-            if each.network == DEFAULT_NETWORK and DEFAULT_NETWORK not in self.records:
-                self._create(Network(DEFAULT_NETWORK, DEFAULT_NETWORK), "")
         names = (stored.name, *((spec.name,) if stored.project else ()), stored.instance.id[:12])
-        return plan_interfaces(
-            self._tag,
-            stored.instance.id,
-            attachments,
-            self.records,
-            (each for each in self.endpoints.values() if each.instance != stored.instance.id),
-            names=tuple(dict.fromkeys(names)),
-            before=before.interfaces if before is not None else (),
-        )
+        try:
+            for each in attachments:
+                if each.network == DEFAULT_NETWORK and DEFAULT_NETWORK not in self.records:
+                    self._create(Network(DEFAULT_NETWORK, DEFAULT_NETWORK), "")
+            return plan_interfaces(
+                self._tag,
+                stored.instance.id,
+                attachments,
+                self.records,
+                (each for each in self.endpoints.values() if each.instance != stored.instance.id),
+                names=tuple(dict.fromkeys(names)),
+                before=before.interfaces if before is not None else (),
+            )
+        except AddressError as error:
+            raise PlanError(f"cannot connect {stored.name}: {error}") from error
 
     def _open(self, stored: Stored, before: Endpoint | None) -> tuple[Binding, ...]:
         """The ports of an instance, held."""
@@ -426,12 +424,8 @@ class Networks:
         if opened:
             self._tried(self.wiring.forget_udp, opened)
 
-    def _published(self) -> list[Published]:
-        return [
-            Published(endpoint, endpoint.bindings)
-            for endpoint in self.endpoints.values()
-            if endpoint.instance in self.open
-        ]
+    def _published(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints.values() if endpoint.instance in self.open]
 
     def bindings(self, instance: str) -> tuple[Binding, ...]:
         """The open ports of an instance."""
@@ -486,10 +480,7 @@ class Networks:
 
     def _reconnect(self, stored: Stored) -> None:
         before = self.endpoints[stored.instance.id]
-        try:
-            interfaces = self._plan(stored, before)
-        except AddressError as error:
-            raise PlanError(f"cannot connect {stored.name}: {error}") from error
+        interfaces = self._plan(stored, before)
         endpoint = replace(before, interfaces=interfaces, container=stored.name)
         self._files.save_endpoint(endpoint)
         self.endpoints[endpoint.instance] = endpoint

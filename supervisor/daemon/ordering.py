@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from supervisor.core import events as ev
 from supervisor.core.depends import Failed, Met, Observed, Pending, at_boot, standing
-from supervisor.core.health import check_of, failures
+from supervisor.core.health import check_of
 from supervisor.core.model import Dependency, ServiceSpec
 from supervisor.daemon.engine import Engine, Entry
+from supervisor.daemon.outcomes import probes_failed
 
 
 class HeldBackError(Exception):
@@ -51,9 +52,7 @@ def checked(entry: Entry) -> bool:
 
 def observed(entry: Entry) -> Observed:
     """A dependency as it is now."""
-    health = entry.health
-    known = health is not None and health.run == entry.instance.run and health.streak > 0
-    return Observed(entry.instance, checked(entry), failures(health) if known and health is not None else "")
+    return Observed(entry.instance, checked(entry), probes_failed(entry))
 
 
 async def let_start(

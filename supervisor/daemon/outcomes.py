@@ -44,13 +44,21 @@ def is_over(run: int, instance: Instance) -> bool:
     return instance.run != run or not isinstance(instance.phase, Running)
 
 
+def probes_failed(entry: Entry) -> str:
+    """What the newest run failed at, as far as this daemon has probed it; empty where it did not."""
+    health = entry.health
+    if health is None or health.run != entry.instance.run or not health.streak:
+        return ""
+    return failures(health)
+
+
 def outcome(entry: Entry) -> str:
     """What an instance has come to, in the words of `up` and `start`."""
     instance = entry.instance
     match instance.phase:
         case Running():
             if instance.health == "unhealthy":
-                why = failures(entry.health) if entry.health is not None and entry.health.streak else ""
+                why = probes_failed(entry)
                 return f"unhealthy: {why}" if why else "unhealthy"
             return instance.health or "running"
         case Waiting():

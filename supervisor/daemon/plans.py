@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from threading import Lock
 
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.daemon.networks import Networks
 from supervisor.daemon.state import Stored
+from supervisor.daemon.volumes import held_name, named_volumes
 from supervisor.kernel import seccomp
 from supervisor.launcher.plan import LaunchPlan, Process, Step
 from supervisor.runtime.grants import GrantError, GrantStore
 from supervisor.runtime.heldmounts import HeldMounts
-from supervisor.runtime.hostview import HostError, prepare_host
+from supervisor.runtime.hostview import HostError, host_facts, prepare_host
 from supervisor.runtime.localdriver import LocalDriverError, mount_local
 from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.masks import MaskRules
@@ -40,29 +42,44 @@ class ExecRequest:
 class LaunchPlans:
     """Makes plans for the instances of one state directory."""
 
-    def __init__(self, paths: Paths, cgroup_base: str, masked: tuple[str, ...], networks: Networks) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        cgroup_base: str,
+        masked: tuple[str, ...],
+        networks: Networks,
+        find: Callable[[str, str], Stored | None],
+    ) -> None:
+        """find: as for `Networks.attach`."""
         self._paths = paths
         self._networks = networks
-        self.find: Callable[[str, str], Stored | None] = lambda _project, _name: None
-        """An instance of a project by its service, or of any ("") by its name or id."""
+        self._find = find
         self._cgroup_base = cgroup_base
         self._rules = MaskRules(hide=masked)
         self.view = prepare_host(paths, self._rules)
+        self._looking = Lock()
         self.held = HeldMounts(paths)
         self.grants = GrantStore(paths)
         forget_masks(paths, self._masks())
 
-    def look_again(self) -> bool:
-        """See the host as it is now, so that what appeared on it is hidden, too; whether its view changed.
+    def look_again(self, *, layers: bool) -> bool:
+        """See the host as it is now; whether its view changed.
 
-        A plan made before stands on the earlier masks, which stay where they are. Raises PlanError.
+        layers: also what appeared on it, so that it is hidden, too: work (30 ms) for services that stand on
+        it. A plan made before stands on the earlier masks, which stay where they are. Raises PlanError.
         """
-        before = self.view
         try:
-            self.view = prepare_host(self._paths, self._rules)
+            with self._looking:  # or facts alone could bring back the masks of before
+                before = self.view
+                if layers:
+                    self.view = prepare_host(self._paths, self._rules)
+                else:
+                    self.view = replace(before, facts=host_facts())
+                return (self.view.lowers, self.view.mounts) != (before.lowers, before.mounts)
         except HostError as error:
             raise PlanError(str(error)) from error
-        return (self.view.lowers, self.view.mounts) != (before.lowers, before.mounts)
+        except OSError as error:
+            raise PlanError(f"cannot look at this host: {error.strerror}") from error
 
     def forget(self) -> None:
         """When no service is up and none will be: leave no mount behind."""
@@ -101,7 +118,7 @@ class LaunchPlans:
     def _plan(self, stored: Stored) -> LaunchPlan:
         spec, instance, run = stored.spec, stored.instance.id, stored.instance.run
         project = Project(stored.project, stored.working_dir, volumes=stored.volumes)
-        place = self._networks.attach(stored, self.find)
+        place = self._networks.attach(stored, self._find)
         prepared = prepare_instance(
             spec,
             instance,
@@ -174,13 +191,14 @@ class LaunchPlans:
         Raises OSError.
         """
         holders: dict[str, dict[str, int]] = {}
+        users: dict[str, dict[str, int]] = {}
         for stored in up:
             instance, run = stored.instance.id, stored.instance.run
             if stored.spec.grants:
                 holders[_files_of(instance)] = {instance: run}
-            for mount in stored.spec.mounts:
-                if mount.type == "volume" and mount.source is not None and self._has_options(mount.source):
-                    holders.setdefault(_volume(mount.source), {})[instance] = run
+            for volume in named_volumes(stored.spec):
+                users.setdefault(volume, {})[instance] = run
+        holders |= {held_name(volume): runs for volume, runs in users.items() if self._has_options(volume)}
         self.held.take_over(holders)
 
     def _has_options(self, volume: str) -> bool:
@@ -193,13 +211,9 @@ class LaunchPlans:
     def _mount_volume(self, record: VolumeRecord, instance: str, run: int) -> str:
         options = dict(record.options)
         return self.held.hold(
-            _volume(record.name), instance, run, lambda place: mount_local(record.name, options, place)
+            held_name(record.name), instance, run, lambda place: mount_local(record.name, options, place)
         )
 
 
 def _files_of(instance: str) -> str:
     return f"files-{instance}"
-
-
-def _volume(name: str) -> str:
-    return f"volume-{name}"

@@ -29,7 +29,7 @@ from supervisor.daemon.networks import Networks
 from supervisor.daemon.ordering import HeldBackError, Turns, checked, let_start
 from supervisor.daemon.outcomes import drained, ended_well, is_known, is_over, outcome
 from supervisor.daemon.state import Stored
-from supervisor.daemon.volumes import Volumes
+from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
 from supervisor.runtime.grants import GrantStore
 from supervisor.runtime.translate import PlanError
@@ -58,6 +58,24 @@ def stop_signal(spec: ServiceSpec) -> int:
     return number
 
 
+def new_instance(project: Project, spec: ServiceSpec, name: str, before: ServiceSpec | None = None) -> Stored:
+    """An instance that nobody knows yet. before: of which it has the anonymous volumes. Raises PlanError."""
+    instance = Instance(
+        secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
+    )
+    return Stored(
+        instance,
+        name_anonymous(spec, before, partial(secrets.token_hex, 32)),
+        project.name,
+        1,
+        name,
+        time.time(),
+        config_hash(spec),
+        project.working_dir,
+        project.volumes,
+    )
+
+
 def is_down(instance: Instance) -> bool:
     """Nothing of it runs and nothing will start it by itself."""
     return isinstance(instance.phase, Created | Resting)
@@ -83,7 +101,7 @@ class Projects:
         volumes: Volumes,
         grants: GrantStore,
         images: Images,
-        look_again: Callable[[], bool],
+        look_again: Callable[..., bool],
         hooks: Hooks,
         networks: Networks,
     ) -> None:
@@ -112,9 +130,10 @@ class Projects:
         project = await asyncio.to_thread(self._images.resolve, project)
         return await asyncio.to_thread(self._grants.resolve, project, contents)
 
-    async def _see_host(self) -> None:
-        """What appeared on the host is hidden from whatever starts from now on. Raises PlanError."""
-        if await asyncio.to_thread(self._look_again):
+    async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
+        """What appeared on the host is hidden from these, which are about to start. Raises PlanError."""
+        layers = any(spec.rootfs.kind == "host" for spec in specs)
+        if await asyncio.to_thread(partial(self._look_again, layers=layers)):
             for entry in self._engine.entries.values():
                 entry.plan = None  # made anew for its next run
 
@@ -153,13 +172,12 @@ class Projects:
         Who stops listening ends nothing: what waits for its dependencies is started when they let it, unless
         `down` or a newer `up` calls it off.
 
-        contents: as for `resolve`. start_down: start what is there, unchanged, and down. Not at a boot, where
-        the policies decide. renew_volumes: what is recreated gets new anonymous volumes, and the old ones go.
-        What cannot be created is found before anything is touched. Raises PlanError, PrepareError,
-        StateError, VolumeError.
+        project: resolved, with these `contents`. start_down: start what is there, unchanged, and down. Not at
+        a boot, where the policies decide. renew_volumes: what is recreated gets new anonymous volumes, and
+        the old ones go. What cannot be created is found before anything is touched. Raises PlanError,
+        PrepareError, StateError, VolumeError.
         """
-        project = await self.resolve(project, contents)
-        await self._see_host()
+        await self._see_host(project.services)
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
         self._coming.update(coming)
@@ -201,7 +219,7 @@ class Projects:
 
     async def _check_external(self, project: Project) -> None:
         """What a service mounts and nobody may make is there. Raises VolumeError."""
-        used = {mount.source for spec in project.services for mount in spec.mounts if mount.type == "volume"}
+        used = {name for spec in project.services for name in named_volumes(spec)}
         external = {volume.name for volume in project.volumes if volume.external} & used
         if external:
             missing = external - {record.name for record in await self._volumes.records()}
@@ -280,8 +298,7 @@ class Projects:
         run = entry.instance.run
         given_s = entry.instance.stop_grace_s if grace_s is None else grace_s
         left_s = await self._hooks.before_stop(entry, given_s)
-        grace_s = grace_s if left_s == given_s else left_s
-        self._engine.post(entry.instance.id, ev.RestartRequested(grace_s, why))
+        self._engine.post(entry.instance.id, ev.RestartRequested(left_s, why))
         await self._engine.until(
             entry, lambda i: (i.run > run and isinstance(i.phase, Running | Resting)) or is_down(i)
         )
@@ -362,22 +379,9 @@ class Projects:
                 f"cannot create {name}: pre_start hooks are not built; use a service of its own, and"
                 " depends_on with service_completed_successfully"
             )
-        instance = Instance(
-            secrets.token_hex(32), spec.restart, stop_signal=stop_signal(spec), stop_grace_s=spec.stop_grace_s
-        )
         before = self._engine.entries.get(replaced)
         kept = None if before is None or renew_volumes else before.stored.spec
-        return Stored(
-            instance,
-            name_anonymous(spec, kept, partial(secrets.token_hex, 32)),
-            project.name,
-            1,
-            name,
-            time.time(),
-            config_hash(spec),
-            project.working_dir,
-            project.volumes,
-        )
+        return new_instance(project, spec, name, kept)
 
     async def stop(
         self,
@@ -391,8 +395,7 @@ class Projects:
         """Stop instances, dependents before what they depend on, and wait until all are down."""
         wanted = list(entries)
         request = ev.StopRequested(manual, grace_s, None, hold_s, why)
-        for wave in reversed(_waves(wanted)):
-            group = [entry for entry in wanted if _key(entry) in wave]
+        for group in reversed(in_waves(wanted)):
             await self._before_stop(group, request)
             for entry in group:
                 await self._engine.until(entry, is_down)
@@ -423,8 +426,7 @@ class Projects:
         the host cannot be looked at: then nothing was started.
         """
         wanted = list(entries)
-        if any(entry.stored.spec.rootfs.kind == "host" for entry in wanted):
-            await self._see_host()
+        await self._see_host([entry.stored.spec for entry in wanted])
         projects: dict[str, list[Entry]] = {}
         for entry in wanted:
             projects.setdefault(entry.stored.project, []).append(entry)
@@ -532,21 +534,18 @@ class Projects:
                 return True, "running"
 
 
-def _waves(entries: list[Entry]) -> tuple[tuple[str, ...], ...]:
-    """Of stored instances: those of several versions of a file may go round in a circle, without order."""
-    needs = _needs(entries)
+def in_waves(entries: list[Entry]) -> list[list[Entry]]:
+    """Stored instances in groups: what each depends on is in earlier ones.
+
+    Those of several versions of a file may go round in a circle: then they are one group, without order.
+    """
+    of_service: dict[str, list[Entry]] = {}
+    needs: dict[str, list[str]] = {}
+    for entry in entries:
+        project, spec = entry.stored.project, entry.stored.spec
+        of_service.setdefault(f"{project}\0{spec.name}", []).append(entry)
+        needs[f"{project}\0{spec.name}"] = [f"{project}\0{d.service}" for d in spec.depends_on]
     try:
-        return waves(needs)
+        return [[entry for name in wave for entry in of_service[name]] for wave in waves(needs)]
     except DependencyCycleError:
-        return (tuple(needs),)
-
-
-def _key(entry: Entry) -> str:
-    return f"{entry.stored.project}\0{entry.stored.spec.name}"
-
-
-def _needs(entries: list[Entry]) -> dict[str, list[str]]:
-    return {
-        _key(entry): [f"{entry.stored.project}\0{d.service}" for d in entry.stored.spec.depends_on]
-        for entry in entries
-    }
+        return [entries]

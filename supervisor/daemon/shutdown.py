@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import Callable
 
 from supervisor.core import events as ev
-from supervisor.core.graph import waves
 from supervisor.core.lifecycle import KILL_AGAIN_S
 from supervisor.core.state import Waiting
 from supervisor.daemon.engine import Engine, Entry
-from supervisor.daemon.projects import Projects, is_down
+from supervisor.daemon.projects import Projects, in_waves, is_down
 
 # Beyond a wave's longest grace period: for what SIGKILL, sent again and again, needs to come to an end.
 _KILL_S = 3 * KILL_AGAIN_S
@@ -65,10 +64,4 @@ class Shutdown:
 
 def longest_chain_s(entries: list[Entry]) -> float:
     """How long the stop of a project may take: the longest grace period of each wave, and its kills."""
-    needs: dict[str, list[str]] = {}
-    grace_s: dict[str, float] = {}
-    for entry in entries:
-        name = entry.stored.spec.name
-        needs[name] = [dependency.service for dependency in entry.stored.spec.depends_on]
-        grace_s[name] = max(grace_s.get(name, 0.0), entry.instance.stop_grace_s)
-    return sum(max(grace_s[name] for name in wave) + _KILL_S for wave in waves(needs))
+    return sum(max(e.instance.stop_grace_s for e in group) + _KILL_S for group in in_waves(entries))

@@ -66,7 +66,7 @@ class Volumes:
     def mountpoint(self, record: VolumeRecord) -> str:
         """Where its data is, for one with options while an instance that uses it is up."""
         if record.options:
-            return self._held.place(f"volume-{record.name}")
+            return self._held.place(held_name(record.name))
         return self._paths.volume(record.name)
 
     # --- changing -------------------------------------------------------------------------------
@@ -113,6 +113,11 @@ class Volumes:
     async def of_project(self, project: str) -> set[str]:
         """Names of the volumes that were made for a project."""
         return {r.name for r in await self.records() if (PROJECT_LABEL, project) in r.labels}
+
+
+def held_name(volume: str) -> str:
+    """What a volume with options is called among the held mounts."""
+    return f"volume-{volume}"
 
 
 def named_volumes(spec: ServiceSpec) -> set[str]:

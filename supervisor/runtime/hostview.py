@@ -56,8 +56,8 @@ class HostView:
 def prepare_host(paths: Paths, rules: MaskRules | None = None) -> HostView:
     """Make the directories of the state, look at the host as it is now, and say what its view is.
 
-    Call it when the daemon starts, and again before instances are prepared or started by a person: what
-    appeared on the host since then is hidden by the rules too. Raises HostError.
+    Call it when the daemon starts, and again before a person brings up or starts what stands on the view:
+    what appeared on the host since then is hidden by the rules too. Raises HostError.
     """
     try:
         for directory in (paths.state_dir, paths.run_dir):

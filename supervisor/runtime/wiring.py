@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.core.attaching import link_prefix
 from supervisor.core.endpoints import Endpoint, Interface, NetworkRecord
-from supervisor.core.netrules import Published, delete_script, script, table_name
+from supervisor.core.netrules import delete_script, script, table_name
 from supervisor.core.paths import Paths
 from supervisor.kernel import netns
 from supervisor.runtime import nftables
@@ -28,10 +28,10 @@ _OWN_KEPT = 64
 class Wiring:
     """Of one supervisor. `own` are the process ids of its latest `nft`, for `kernel.netevents`."""
 
-    def __init__(self, paths: Paths, tag: str) -> None:
+    def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._tag = tag
-        self.table = table_name(tag)
+        self._tag = paths.tag
+        self.table = table_name(paths.tag)
         self._links: Links | None = None
         self.own: set[int] = set()
         self._latest: deque[int] = deque()
@@ -147,7 +147,7 @@ class Wiring:
         netns.remove(self._paths.netns(endpoint.instance))
 
     # --- rules ----------------------------------------------------------------------------------
-    def rule(self, records: Iterable[NetworkRecord], published: Iterable[Published]) -> None:
+    def rule(self, records: Iterable[NetworkRecord], published: Iterable[Endpoint]) -> None:
         """Put the table in order; without networks there is none. Raises RulesError."""
         networks = list(records)
         text = script(self.table, networks, published) if networks else delete_script(self.table)

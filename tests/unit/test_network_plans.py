@@ -23,7 +23,7 @@ from supervisor.core.addresses import (
 )
 from supervisor.core.attaching import bridge_name, plan_interfaces, plan_network, veth_name
 from supervisor.core.endpoints import Binding, Endpoint, NetworkRecord, Place, Subnet
-from supervisor.core.netrules import Published, delete_script, script
+from supervisor.core.netrules import delete_script, script
 from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 from supervisor.core.portplan import PortError, plan_bindings, same_place
 from supervisor.daemon.settings import SettingsError, load_settings
@@ -188,7 +188,7 @@ def test_rules_name_what_is_published_and_nothing_else() -> None:
     (place,) = plan_interfaces("0123abcd", "i", (Attachment("a"),), {"a": record}, (), names=())
     endpoint = Endpoint("i", "i", "i", "", "i", (place,))
     bindings: Iterable[Binding] = (Binding("tcp", "", 80, 8080), Binding("udp", "127.0.0.1", 53, 5353))
-    text = script("shipkeeper_x", [record, hidden], [Published(endpoint, tuple(bindings))])
+    text = script("shipkeeper_x", [record, hidden], [replace(endpoint, bindings=tuple(bindings))])
     assert text.startswith(delete_script("shipkeeper_x")), "replaced as a whole"
     assert "tcp . 80 : 10.1.0.2 . 8080" in text
     assert f"tcp . 80 : {place.ipv6.partition('/')[0]} . 8080" in text
