@@ -16,34 +16,6 @@ from supervisor.kernel import syscalls as sc
 _OWN = "/proc/thread-self/ns/net"
 
 
-def share_directory(path: str) -> None:
-    """Make a directory a mount of its own whose mounts reach every namespace that is a slave of this one.
-
-    Also where / is private. Idempotent. Raises OSError.
-    """
-    os.makedirs(path, 0o700, exist_ok=True)
-    if not is_mount(path):
-        sc.mount(path, path, None, sc.MS_BIND)
-    sc.mount("none", path, None, sc.MS_SHARED)
-
-
-def unshare_directory(path: str) -> None:
-    """Undo `share_directory`, and take away what is left in it. Idempotent. Raises OSError."""
-    for name in names(path):
-        remove(f"{path}/{name}")
-    while is_mount(path):
-        sc.umount2(path, sc.MNT_DETACH)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)
-
-
-def is_mount(path: str) -> bool:
-    """Whether something is mounted there."""
-    place = os.path.realpath(path)
-    with open("/proc/self/mountinfo") as lines:
-        return any(line.split()[4] == place for line in lines)
-
-
 def names(directory: str) -> list[str]:
     """Files of namespaces in a directory."""
     try:
@@ -85,6 +57,12 @@ def remove(path: str) -> None:
             raise
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def remove_all(directory: str) -> None:
+    """Keep none of those in a directory. Raises OSError."""
+    for name in names(directory):
+        remove(f"{directory}/{name}")
 
 
 @contextlib.contextmanager
