@@ -142,12 +142,7 @@ class GrantStore:
         try:
             for number, (grant, content) in enumerate(zip(grants, contents, strict=True)):
                 _write_file(made, str(number), grant, content)
-            mounts.make_file_system_read_only(made)
-            onto = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                mounts.attach(made, onto)
-            finally:
-                os.close(onto)
+            mounts.attach_read_only(made, place)
         finally:
             os.close(made)
 

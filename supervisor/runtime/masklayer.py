@@ -53,12 +53,7 @@ def provide_masks(paths: Paths, masked: Sequence[Masked], targets: Iterable[str]
         try:
             for number, items in enumerate(here.values()):
                 _write(made, str(number), items)
-            mounts.make_file_system_read_only(made)
-            onto = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                mounts.attach(made, onto)
-            finally:
-                os.close(onto)
+            mounts.attach_read_only(made, place)
         finally:
             os.close(made)
     for layer in layers.values():
