@@ -1,19 +1,21 @@
 """Network namespaces that outlive their processes: made, kept by a bind mount of their file, entered, let go.
 
-They are entered by one thread of a process only, so that the others stay where they are; whoever calls these
-functions does it in a thread that does nothing else.
+They are entered by one thread of a process only, so that the others stay where they are; whoever makes or
+enters one does it in a thread that does nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 
 from supervisor.kernel import syscalls as sc
 
 _OWN = "/proc/thread-self/ns/net"
+_SIOCGSKNS = 0x894C  # linux/sockios.h, Linux 4.9
 
 
 def names(directory: str) -> list[str]:
@@ -30,6 +32,26 @@ def is_kept(path: str) -> bool:
         return os.stat(path).st_dev == os.stat(_OWN).st_dev
     except OSError:
         return False
+
+
+def of_file(path: str) -> int:
+    """The inode of the network namespace that a file is bound to; 0 if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def of_socket(fd: int) -> int:
+    """The inode of the network namespace of a socket; 0 if the kernel does not tell."""
+    try:
+        namespace = fcntl.ioctl(fd, _SIOCGSKNS)
+    except OSError:
+        return 0
+    try:
+        return os.fstat(namespace).st_ino
+    finally:
+        os.close(namespace)
 
 
 def create(path: str) -> None:
@@ -63,6 +85,15 @@ def remove_all(directory: str) -> None:
     """Keep none of those in a directory. Raises OSError."""
     for name in names(directory):
         remove(f"{directory}/{name}")
+
+
+def enter(path: str) -> None:
+    """This thread goes into that namespace, to stay. Raises OSError."""
+    there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sc.setns(there, sc.CLONE_NEWNET)
+    finally:
+        os.close(there)
 
 
 @contextlib.contextmanager
