@@ -15,6 +15,7 @@ from typing import Any
 
 from supervisor.core.paths import Paths
 from supervisor.launcher.bootstrap import PACKAGE_ROOT
+from supervisor.launcher.client import readable
 from supervisor.resolver import protocol
 
 _PATIENCE_S = 10.0
@@ -139,7 +140,7 @@ class ResolverLink:
         pidfd = os.dup(self._pidfd)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await _readable(pidfd)
+                await readable(pidfd)
         except TimeoutError:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -187,7 +188,7 @@ async def start(paths: Paths, cgroup_base: str | None, python: str = sys.executa
         finally:
             os.close(writing)
         _reap(pid)
-        await _readable(reading)
+        await readable(reading)
         text = os.read(reading, 4096).decode(errors="replace")
     finally:
         os.close(reading)
@@ -206,16 +207,6 @@ def _reap(pid: int) -> None:
         os.close(pidfd)
 
     loop.add_reader(pidfd, ended)
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)
 
 
 def _nothing() -> None: ...

@@ -192,7 +192,7 @@ async def _start(run_dir: str, python: str, cgroup_base: str | None) -> str:
         finally:
             os.close(writing)
         pidfd = os.pidfd_open(pid)
-        await _ended(pidfd)
+        await readable(pidfd)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         text = os.read(reading, 65536).decode(errors="replace")
@@ -211,16 +211,17 @@ async def gone(pid: int) -> None:
         return
     try:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_ended(pidfd), _QUIT_S)
+            await asyncio.wait_for(readable(pidfd), _QUIT_S)
     finally:
         os.close(pidfd)
 
 
-async def _ended(pidfd: int) -> None:
+async def readable(fd: int) -> None:
+    """Wait until there is something to read; of a pidfd the end of its process."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
     try:
-        await ended.wait()
+        await ready.wait()
     finally:
-        loop.remove_reader(pidfd)
+        loop.remove_reader(fd)
