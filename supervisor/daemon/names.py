@@ -18,9 +18,9 @@ import msgspec
 from supervisor.core.paths import Paths
 from supervisor.daemon import resolverlink
 from supervisor.daemon.resolverlink import ResolverError, ResolverLink
+from supervisor.kernel import netns
 from supervisor.resolver import protocol
 from supervisor.resolver.table import Endpoint, Table
-from supervisor.runtime import netns
 from supervisor.runtime.names import Member, names_table
 from supervisor.runtime.namesockets import Sockets, open_sockets
 

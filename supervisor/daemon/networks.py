@@ -29,6 +29,7 @@ from supervisor.kernel import netns
 from supervisor.runtime.hostports import HostPorts
 from supervisor.runtime.networkfiles import NetworkFiles
 from supervisor.runtime.nftables import RulesError
+from supervisor.runtime.sharedmounts import share, unshare
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.wiring import Wiring
 
@@ -97,7 +98,7 @@ class Networks:
         """
         self.records = self._files.networks()
         self.endpoints = self._files.endpoints()
-        netns.share_directory(self._paths.network_namespaces)
+        share(self._paths.network_namespaces)
 
     async def settle(self, known: Iterable[str], up: Iterable[str]) -> None:
         """Put the kernel right after a start. known: all instances. up: those that are. Raises PlanError."""
@@ -152,7 +153,8 @@ class Networks:
         if clear and self.wiring.begun():
             await self._awaited(self.wiring.clear)
         if clear:
-            netns.unshare_directory(self._paths.network_namespaces)
+            netns.remove_all(self._paths.network_namespaces)
+            unshare(self._paths.network_namespaces)
         await self._awaited(self._ports.close)
         await self._awaited(self.wiring.close)
         self._thread.shutdown()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from supervisor.image.config import digest_of
+from supervisor.kernel.files import sync_directory
 
 _DIGEST = re.compile(r"sha256:([a-f0-9]{64})")
 
@@ -135,37 +136,3 @@ class Blobs:
         except FileNotFoundError:
             return 0
         return size
-
-
-def sync_directory(path: str) -> None:
-    """Make names in a directory safe against a loss of power."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file as a whole or not at all, safe against a loss of power."""
-    place = f"{path}.{secrets.token_hex(8)}"
-    try:
-        with open(place, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(place, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(place)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
-def remove_cut_off(path: str) -> None:
-    """Remove what a kill left of replacing a file; nobody may be replacing it now."""
-    directory, name = os.path.split(path)
-    with contextlib.suppress(FileNotFoundError):
-        for found in os.listdir(directory):
-            if found.startswith(f"{name}."):
-                os.unlink(f"{directory}/{found}")

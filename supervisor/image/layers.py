@@ -18,8 +18,9 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from supervisor.image.blobs import BlobError, Blobs, remove_cut_off, replace_file, sync_directory
+from supervisor.image.blobs import BlobError, Blobs
 from supervisor.image.layertar import write_layer
+from supervisor.kernel.files import remove_cut_off, replace_file, sync_directory
 
 if TYPE_CHECKING:
     from supervisor.image.skeleton import Content

@@ -17,9 +17,10 @@ import msgspec
 
 from supervisor.core.reference import InvalidReferenceError, Reference, as_id, parse_reference
 from supervisor.image import config as oci
-from supervisor.image.blobs import BlobError, Blobs, remove_cut_off, replace_file
+from supervisor.image.blobs import BlobError, Blobs
 from supervisor.image.layers import Layers
 from supervisor.image.layerstack import without_repeats
+from supervisor.kernel.files import remove_cut_off, replace_file
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _PULLED = "io.shipkeeper.pulled"

@@ -68,12 +68,8 @@ def v2_files(limits: Limits) -> list[tuple[str, str, str]]:
         rows.append(("cpu", "cpu.weight", str(weight_of_shares(limits.cpu_shares))))
     if limits.pids is not None:
         rows.append(("pids", "pids.max", str(limits.pids)))
-    # The kernel gave these up with cgroup v2; `_limit` says so.
-    if limits.memory_swappiness is not None:
-        rows.append(("memory", "memory.swappiness", str(limits.memory_swappiness)))
-    if limits.oom_kill_disable:
-        rows.append(("memory", "memory.oom_control", "1"))
-    return rows
+    # The kernel gave the last ones up with cgroup v2; `_limit` says so.
+    return rows + _v1_only(limits)
 
 
 def v1_files(limits: Limits) -> list[tuple[str, str, str]]:
@@ -92,6 +88,11 @@ def v1_files(limits: Limits) -> list[tuple[str, str, str]]:
         rows.append(("cpu", "cpu.shares", str(limits.cpu_shares)))
     if limits.pids is not None:
         rows.append(("pids", "pids.max", str(limits.pids)))
+    return rows + _v1_only(limits)
+
+
+def _v1_only(limits: Limits) -> list[tuple[str, str, str]]:
+    rows = []
     if limits.memory_swappiness is not None:
         rows.append(("memory", "memory.swappiness", str(limits.memory_swappiness)))
     if limits.oom_kill_disable:
@@ -99,8 +100,8 @@ def v1_files(limits: Limits) -> list[tuple[str, str, str]]:
     return rows
 
 
-# Swap is not accounted for on every kernel; a limit on memory holds without (Docker warns and goes on).
 _V1_ONLY = {"memory.swappiness": "mem_swappiness", "memory.oom_control": "oom_kill_disable"}
+# Swap is not accounted for on every kernel; a limit on memory holds without (Docker warns and goes on).
 _OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes")
 
 

@@ -137,14 +137,23 @@ def file_system(fstype: str, flags: int, data: str, *, source: str | None = None
         os.close(context)
 
 
-def make_file_system_read_only(mount_fd: int) -> None:
-    """The file system itself, not the mount of it: through no other mount can it be written to either."""
+def attach_read_only(mount_fd: int, place: str) -> None:
+    """Put a detached new file system at the directory `place`, never to be written to again.
+
+    The file system itself, not the mount of it, is read-only before it is anywhere to be seen: through no
+    other mount can it be written to either.
+    """
     context = sc.fspick(mount_fd)
     try:
         sc.fsconfig_flag(context, "ro")
         sc.fsconfig_reconfigure(context)
     finally:
         os.close(context)
+    onto = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        attach(mount_fd, onto)
+    finally:
+        os.close(onto)
 
 
 def superblock_options(flags: int) -> list[str]:

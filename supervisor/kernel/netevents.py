@@ -61,15 +61,11 @@ def _messages(opened: socket.socket) -> list[tuple[int, bytes]] | None:
             at += (length + 3) & ~3
 
 
-class RuleEvents:
-    """Changes of nftables that touch one table and were not made by us."""
+class _Events:
+    """A socket that has joined groups of netlink. Raises OSError."""
 
-    def __init__(self, table: str, own: Container[int]) -> None:
-        """own: process ids whose changes are no news. Raises OSError."""
-        self._socket = _open(_NETLINK_NETFILTER, _GROUP_NFTABLES)
-        self._name = table.encode() + b"\0"
-        self._touched = False
-        self._own = own
+    def __init__(self, protocol: int, *groups: int) -> None:
+        self._socket = _open(protocol, *groups)
 
     def fileno(self) -> int:
         """For the event loop."""
@@ -78,6 +74,17 @@ class RuleEvents:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+
+class RuleEvents(_Events):
+    """Changes of nftables that touch one table and were not made by us."""
+
+    def __init__(self, table: str, own: Container[int]) -> None:
+        """own: process ids whose changes are no news. Raises OSError."""
+        super().__init__(_NETLINK_NETFILTER, _GROUP_NFTABLES)
+        self._name = table.encode() + b"\0"
+        self._touched = False
+        self._own = own
 
     def touched(self) -> bool:
         """Read all; whether somebody else has changed the table. A batch ends with its process's number."""
@@ -109,21 +116,13 @@ def _process(payload: bytes) -> int:
     return -1
 
 
-class LinkEvents:
+class LinkEvents(_Events):
     """Links and addresses that went, with names that are ours."""
 
     def __init__(self, names: Callable[[], Iterable[bytes]]) -> None:
         """names: of links that have to be there, each with its NUL. Raises OSError."""
-        self._socket = _open(_NETLINK_ROUTE, _GROUP_LINK, _GROUP_IPV4_ADDRESS)
+        super().__init__(_NETLINK_ROUTE, _GROUP_LINK, _GROUP_IPV4_ADDRESS)
         self._names = names
-
-    def fileno(self) -> int:
-        """For the event loop."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Close it."""
-        self._socket.close()
 
     def touched(self) -> bool:
         """Read all; whether something of ours went."""

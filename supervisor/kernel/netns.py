@@ -1,47 +1,21 @@
 """Network namespaces that outlive their processes: made, kept by a bind mount of their file, entered, let go.
 
-They are entered by one thread of a process only, so that the others stay where they are; whoever calls these
-functions does it in a thread that does nothing else.
+They are entered by one thread of a process only, so that the others stay where they are; whoever makes or
+enters one does it in a thread that does nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 
 from supervisor.kernel import syscalls as sc
 
 _OWN = "/proc/thread-self/ns/net"
-
-
-def share_directory(path: str) -> None:
-    """Make a directory a mount of its own whose mounts reach every namespace that is a slave of this one.
-
-    Also where / is private. Idempotent. Raises OSError.
-    """
-    os.makedirs(path, 0o700, exist_ok=True)
-    if not is_mount(path):
-        sc.mount(path, path, None, sc.MS_BIND)
-    sc.mount("none", path, None, sc.MS_SHARED)
-
-
-def unshare_directory(path: str) -> None:
-    """Undo `share_directory`, and take away what is left in it. Idempotent. Raises OSError."""
-    for name in names(path):
-        remove(f"{path}/{name}")
-    while is_mount(path):
-        sc.umount2(path, sc.MNT_DETACH)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)
-
-
-def is_mount(path: str) -> bool:
-    """Whether something is mounted there."""
-    place = os.path.realpath(path)
-    with open("/proc/self/mountinfo") as lines:
-        return any(line.split()[4] == place for line in lines)
+_SIOCGSKNS = 0x894C  # linux/sockios.h, Linux 4.9
 
 
 def names(directory: str) -> list[str]:
@@ -58,6 +32,26 @@ def is_kept(path: str) -> bool:
         return os.stat(path).st_dev == os.stat(_OWN).st_dev
     except OSError:
         return False
+
+
+def of_file(path: str) -> int:
+    """The inode of the network namespace that a file is bound to; 0 if there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def of_socket(fd: int) -> int:
+    """The inode of the network namespace of a socket; 0 if the kernel does not tell."""
+    try:
+        namespace = fcntl.ioctl(fd, _SIOCGSKNS)
+    except OSError:
+        return 0
+    try:
+        return os.fstat(namespace).st_ino
+    finally:
+        os.close(namespace)
 
 
 def create(path: str) -> None:
@@ -85,6 +79,21 @@ def remove(path: str) -> None:
             raise
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def remove_all(directory: str) -> None:
+    """Keep none of those in a directory. Raises OSError."""
+    for name in names(directory):
+        remove(f"{directory}/{name}")
+
+
+def enter(path: str) -> None:
+    """This thread goes into that namespace, to stay. Raises OSError."""
+    there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sc.setns(there, sc.CLONE_NEWNET)
+    finally:
+        os.close(there)
 
 
 @contextlib.contextmanager

@@ -228,14 +228,11 @@ class _Root:
         read_only = sc.MOUNT_ATTR_RDONLY if step.read_only else 0
         if step.propagation not in _PROPAGATIONS:
             raise StepError("mount", 0, f"cannot bind {step.source}: no propagation {step.propagation!r}")
-        propagation = _PROPAGATIONS[step.propagation]
-        top = step.propagation in _OF_ONE or step.top_only
-        self._attributes(made, nodev | (0 if step.top_only else read_only), 0 if top else propagation)
-        if top:
+        propagation, of_one = _PROPAGATIONS[step.propagation], step.propagation in _OF_ONE
+        self._attributes(made, nodev | (0 if step.top_only else read_only), 0 if of_one else propagation)
+        if of_one or step.top_only:
             # Of it alone. What is mounted below is what it is in the launcher's namespace: a slave.
-            self._attributes(made, read_only, propagation if step.propagation in _OF_ONE else 0, only=True)
-            if step.propagation not in _OF_ONE:
-                self._attributes(made, 0, propagation)
+            self._attributes(made, read_only, propagation if of_one else 0, only=True)
         return made
 
     def _part(self, step: plan.Bind) -> int:

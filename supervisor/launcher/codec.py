@@ -52,7 +52,7 @@ _NESTED = {
     for kind, fields in _HOLDERS.items()
 }
 
-_ADDED: dict[Any, int] = {plan.Bind: 6}
+_ADDED: dict[Any, int] = {plan.Bind: 6, plan.Limits: 7}
 """How many fields were first: of later ones only what is used is sent, so that an earlier launcher
 goes on."""
 
@@ -71,7 +71,7 @@ def _pack(message: Any) -> list[Any]:
         names, defaults = kind._fields, kind._field_defaults
         while len(packed) > _ADDED[kind] + 1 and packed[-1] == defaults[names[len(packed) - 2]]:
             packed.pop()
-    for place, many in _NESTED.get(type(message), ()):
+    for place, many in _NESTED.get(kind, ()):
         field = message[place]
         packed[place + 1] = [_pack(item) for item in field] if many else _pack(field)
     return packed

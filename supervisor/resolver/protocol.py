@@ -13,7 +13,6 @@ answered.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
@@ -36,21 +35,17 @@ def encode(words: dict[str, Any]) -> bytes:
 
 def send(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     """One packet. Raises OSError, BlockingIOError where it does not go now."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], ancillary)
+    if fds:
+        socket.send_fds(sock, [data], fds)
+    else:
+        sock.send(data)
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """One packet, with descriptors that are the caller's now; None at the end. Raises OSError, ValueError."""
-    fds = array.array("i")
-    data, ancillary, flags, _ = sock.recvmsg(
-        _LARGEST, socket.CMSG_SPACE(2 * PER_PACKET * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-    )
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    data, fds, flags, _ = socket.recv_fds(sock, _LARGEST, 2 * PER_PACKET, socket.MSG_CMSG_CLOEXEC)
     if not data:
-        close(list(fds))
+        close(fds)
         return None
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -59,9 +54,9 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         if not isinstance(words, dict):
             raise ValueError("cannot read a packet: it is no object")
     except ValueError:
-        close(list(fds))
+        close(fds)
         raise
-    return words, list(fds)
+    return words, fds
 
 
 def close(fds: list[int]) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from supervisor.core.paths import Paths
 from supervisor.kernel import hierarchies, seccomp, trial
-from supervisor.runtime.hostmounts import HostMount, parse_mountinfo
+from supervisor.runtime.hostmounts import HostMount, mounts_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,7 @@ class Examined:
     @functools.cached_property
     def mounts(self) -> list[HostMount]:
         """Mounts of this process's namespace."""
-        with open("/proc/self/mountinfo") as file:
-            return parse_mountinfo(file.read())
+        return mounts_here()
 
     @functools.cached_property
     def cgroups(self) -> hierarchies.CgroupSetup | None:

@@ -14,7 +14,6 @@ import hmac
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from supervisor.core.model import Project
 from supervisor.core.paths import Paths
 from supervisor.kernel import mounts
 from supervisor.kernel import syscalls as sc
+from supervisor.kernel.files import replace_file
 from supervisor.runtime.translate import PlanError
 
 CONTENT_BYTES = 16 * 1024 * 1024
@@ -142,12 +142,7 @@ class GrantStore:
         try:
             for number, (grant, content) in enumerate(zip(grants, contents, strict=True)):
                 _write_file(made, str(number), grant, content)
-            mounts.make_file_system_read_only(made)
-            onto = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                mounts.attach(made, onto)
-            finally:
-                os.close(onto)
+            mounts.attach_read_only(made, place)
         finally:
             os.close(made)
 
@@ -161,7 +156,6 @@ class GrantStore:
         try:
             with contextlib.suppress(FileNotFoundError):
                 return Path(path).read_bytes()
-            os.makedirs(self._base, 0o700, exist_ok=True)
             _write_whole(path, secrets.token_bytes(32))
             return Path(path).read_bytes()
         except OSError as error:
@@ -192,24 +186,8 @@ def _check_size(length: int) -> None:
 
 
 def _write_whole(path: str, content: bytes) -> None:
-    base = os.path.dirname(path)
-    os.makedirs(base, 0o700, exist_ok=True)
-    fd, made = tempfile.mkstemp(prefix=".new-", dir=base)  # 0600
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        os.rename(made, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(made)
-        raise
-    directory = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    replace_file(path, content, 0o600)
 
 
 def _file_system(data: str) -> int:

@@ -1,7 +1,6 @@
 """Mounts that are there while an instance that uses them is up: volumes with options, configs and secrets.
 
-All are below `<run>/mounts`, which is a shared mount of itself from before the launcher is started: the
-launcher's mount namespace is a slave of ours, and sees what is mounted later only below such a mount.
+All are below `<run>/mounts`, where the launcher sees what is mounted later (`runtime.sharedmounts`).
 A holder is an instance with the run that it asked for, so that the release of an earlier run, which may be
 late, takes nothing from a later one. What a service has bound from here stays its own until it ends.
 """
@@ -16,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.core.paths import Paths
 from supervisor.kernel import syscalls as sc
-from supervisor.runtime.hostmounts import parse_mountinfo
+from supervisor.runtime.hostmounts import mounts_here
+from supervisor.runtime.sharedmounts import share, unshare
 
 Holders = Mapping[str, Mapping[str, int]]
 """By the name of a mount: the run of each instance that holds it."""
@@ -27,14 +27,10 @@ class HeldMounts:
 
     def __init__(self, paths: Paths) -> None:
         """Raises OSError."""
-        os.makedirs(paths.held_mounts, 0o700, exist_ok=True)
-        self._base = os.path.realpath(paths.held_mounts)
+        self._base = share(paths.held_mounts)
         self._holders: dict[str, dict[str, int]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
-        if self._base not in _targets():
-            sc.mount(self._base, self._base, None, sc.MS_BIND)
-        sc.mount("none", self._base, None, sc.MS_SHARED)
 
     def place(self, name: str) -> str:
         """Where a mount is while it is held."""
@@ -106,8 +102,7 @@ class HeldMounts:
             with contextlib.suppress(OSError):
                 self._unmount(target.removeprefix(f"{self._base}/"))
         with contextlib.suppress(OSError):
-            sc.umount2(self._base, sc.MNT_DETACH)
-            os.rmdir(self._base)
+            unshare(self._base)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -133,5 +128,4 @@ class HeldMounts:
 
 
 def _targets() -> set[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return {mount.target for mount in parse_mountinfo(file.read())}
+    return {mount.target for mount in mounts_here()}

@@ -95,6 +95,12 @@ def parse_mountinfo(text: str) -> list[HostMount]:
     return list(mounts.values())
 
 
+def mounts_here() -> list[HostMount]:
+    """Those of this process's namespace, now; see `parse_mountinfo`. Raises OSError."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return parse_mountinfo(file.read())
+
+
 def mount_of(path: str, mounts: Iterable[HostMount]) -> HostMount | None:
     """The mount on which a path lies (the path must be free of symbolic links)."""
     best = None

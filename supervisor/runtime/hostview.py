@@ -20,7 +20,7 @@ import socket
 from dataclasses import dataclass, replace
 
 from supervisor.core.paths import Paths
-from supervisor.runtime.hostmounts import HostMount, mount_of, parse_mountinfo
+from supervisor.runtime.hostmounts import HostMount, mount_of, mounts_here
 from supervisor.runtime.masklayer import provide_masks
 from supervisor.runtime.masks import BOUND_FILES, Masked, MaskRules, masked_paths
 from supervisor.runtime.plan import HostFacts
@@ -65,7 +65,7 @@ def prepare_host(paths: Paths, rules: MaskRules | None = None) -> HostView:
         for directory in (paths.instances, paths.rootfs_cache):
             os.makedirs(directory, 0o700, exist_ok=True)
         os.makedirs(paths.root_mountpoint, 0o755, exist_ok=True)
-        mounts = parse_mountinfo(_read("/proc/self/mountinfo"))
+        mounts = mounts_here()
         _check_state_directory(paths, mounts)
         given = rules or MaskRules()
         own = tuple(os.path.realpath(path) for path in (paths.state_dir, paths.run_dir))
@@ -128,7 +128,7 @@ def _view_mounts(mounts: list[HostMount], masked: list[Masked]) -> tuple[ViewMou
 
 def host_facts() -> HostFacts:
     """What a plan has to know of the machine as it is now. Raises OSError."""
-    return _facts(parse_mountinfo(_read("/proc/self/mountinfo")))
+    return _facts(mounts_here())
 
 
 def _facts(mounts: list[HostMount]) -> HostFacts:

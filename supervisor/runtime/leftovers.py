@@ -42,7 +42,8 @@ def leftovers(
     """Everything that belongs to no instance of `known_instances`, mounts first: the order to remove it in.
 
     mounts: of the host's own namespace; runs mount in theirs, so that any mount below the instances or the
-    run directory is a leftover. cgroup_base: of all instances, below each hierarchy. Raises OSError.
+    run directory is a leftover, but where the daemon has its own. cgroup_base: of all instances, below each
+    hierarchy. Raises OSError.
     """
     found = [
         *_mounts(paths, mounts),
@@ -70,15 +71,14 @@ def _mounts(paths: Paths, mounts: list[HostMount]) -> Iterator[Leftover]:
             yield Leftover(
                 "mount", target, target[len(os.path.realpath(paths.instances)) + 1 :].partition("/")[0]
             )
-        elif _is_networks(target, paths):
-            continue  # the daemon's, which removes what is not wanted of it
-        elif target.startswith(f"{os.path.realpath(paths.run_dir)}/"):
+        elif target.startswith(f"{os.path.realpath(paths.run_dir)}/") and not _is_the_daemons(target, paths):
             yield Leftover("mount", target, "")
 
 
-def _is_networks(target: str, paths: Paths) -> bool:
-    place = os.path.realpath(paths.network_namespaces)
-    return target == place or target.startswith(f"{place}/")
+def _is_the_daemons(target: str, paths: Paths) -> bool:
+    """In a place from which the daemon, when it starts, removes what is not wanted."""
+    places = map(os.path.realpath, (paths.network_namespaces, paths.held_mounts, paths.masks))
+    return any(f"{target}/".startswith(f"{place}/") for place in places)
 
 
 def _cgroups(

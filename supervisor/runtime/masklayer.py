@@ -12,10 +12,8 @@ What makes it safe to share:
   tmpfs. One that is unmounted stays with the views that stand on it, and goes with the last of them.
 - The layers are directories *in* it: where it is not mounted they are not there, and a launch fails.
 
-The launcher has a mount namespace of its own, a slave of ours, and sees what is mounted later only below a
-mount that is shared; / may not be. So the directory of the layers is a shared mount of itself, from before
-the launcher is started. It lives as long as the host is up, or until `forget_masks`; the daemon makes it
-again when it starts.
+They are below `<run>/masks`, where the launcher sees what is mounted later (`runtime.sharedmounts`), until
+`forget_masks`; the daemon makes them again when it starts.
 """
 
 from __future__ import annotations
@@ -30,8 +28,9 @@ from supervisor.core.paths import Paths
 from supervisor.image.layerstack import OPAQUE
 from supervisor.kernel import mounts
 from supervisor.kernel import syscalls as sc
-from supervisor.runtime.hostmounts import HostMount, parse_mountinfo
+from supervisor.runtime.hostmounts import mounts_here
 from supervisor.runtime.masks import Masked
+from supervisor.runtime.sharedmounts import share, unshare
 
 _SOURCE = "shipkeeper-masks"
 _OPTIONS = "mode=0700,size=64m"
@@ -48,18 +47,13 @@ def provide_masks(paths: Paths, masked: Sequence[Masked], targets: Iterable[str]
     place = f"{os.path.realpath(paths.masks)}/{_digest(here)}"
     layers = {target: f"{place}/{number}" for number, target in enumerate(here)}
     if place not in _mounted(paths):
-        _share(os.path.realpath(paths.masks))
+        share(paths.masks)
         os.makedirs(place, 0o700, exist_ok=True)
         made = mounts.file_system("tmpfs", _FLAGS, _OPTIONS, source=_SOURCE)
         try:
             for number, items in enumerate(here.values()):
                 _write(made, str(number), items)
-            mounts.make_file_system_read_only(made)
-            onto = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                mounts.attach(made, onto)
-            finally:
-                os.close(onto)
+            mounts.attach_read_only(made, place)
         finally:
             os.close(made)
     for layer in layers.values():
@@ -77,26 +71,15 @@ def forget_masks(paths: Paths, but: Iterable[str] = ()) -> None:
                 os.rmdir(place)
     if not kept:
         with contextlib.suppress(OSError):
-            sc.umount2(paths.masks, sc.MNT_DETACH)
-            os.rmdir(paths.masks)
-
-
-def _share(directory: str) -> None:
-    os.makedirs(directory, 0o700, exist_ok=True)
-    if all(mount.target != directory for mount in _table()):  # of one device with what is above it
-        sc.mount(directory, directory, None, sc.MS_BIND)
-    sc.mount("none", directory, None, sc.MS_SHARED)
+            unshare(paths.masks)
 
 
 def _mounted(paths: Paths) -> list[str]:
     """Where mask layers are; each is complete, for it was before it was put there."""
     above = os.path.realpath(paths.masks) + "/"
-    return [mount.target for mount in _table() if mount.target.startswith(above) and mount.source == _SOURCE]
-
-
-def _table() -> list[HostMount]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return parse_mountinfo(file.read())
+    return [
+        mount.target for mount in mounts_here() if mount.target.startswith(above) and mount.source == _SOURCE
+    ]
 
 
 def _by_target(masked: Sequence[Masked], targets: Iterable[str]) -> dict[str, list[tuple[str, Masked]]]:

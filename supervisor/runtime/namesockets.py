@@ -1,19 +1,15 @@
-"""Sockets of the resolver inside network namespaces, opened by a thread that enters them and ends.
-
-A network namespace is a thread's own: the thread that was in one never does anything else.
-"""
+"""Sockets of the resolver inside network namespaces, opened by a thread that enters them and ends."""
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import threading
 from collections.abc import Sequence
 
-from supervisor.kernel import syscalls as sc
+from supervisor.kernel import netns
+from supervisor.kernel.netsocket import apart
 from supervisor.resolver.table import Endpoint
 from supervisor.resolver.upstream import OWN_ADDRESS
+from supervisor.runtime import nftables
 
 _FREEBIND = 15  # IP_FREEBIND, linux/in.h: before the loopback device is up, too
 _BACKLOG = 32
@@ -33,9 +29,7 @@ def open_sockets(endpoints: Sequence[Endpoint]) -> dict[str, Sockets | OSError]:
             except OSError as error:
                 found[one.instance] = error
 
-    thread = threading.Thread(target=work, name="names")
-    thread.start()
-    thread.join()
+    apart(work)
     return found
 
 
@@ -61,11 +55,7 @@ def redirection(udp_port: int, tcp_port: int) -> str:
 
 
 def _enter_and_open(endpoint: Endpoint) -> Sockets:
-    namespace = os.open(endpoint.netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sc.setns(namespace, sc.CLONE_NEWNET)
-    finally:
-        os.close(namespace)
+    netns.enter(endpoint.netns)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
         for sock in (udp, tcp):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,12 +70,7 @@ def _enter_and_open(endpoint: Endpoint) -> Sockets:
 
 def _redirect(udp_port: int, tcp_port: int) -> None:
     """A child is in the network namespace of the thread that starts it."""
-    done = subprocess.run(
-        ["nft", "-f", "-"],
-        input=redirection(udp_port, tcp_port),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(0, f"cannot redirect port 53 to the resolver: {done.stderr.strip()}; is nft installed?")
+    try:
+        nftables.apply(redirection(udp_port, tcp_port))
+    except nftables.RulesError as error:
+        raise OSError(0, f"cannot redirect port 53 to the resolver: {error}") from error

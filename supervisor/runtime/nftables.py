@@ -1,4 +1,4 @@
-"""`nft`: a script as one transaction, and what there is. The one place that runs it."""
+"""`nft`: a script as one transaction. The one place that has it change anything."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ class RulesError(Exception):
     """nft did not do it. The text is for the user."""
 
 
-def apply(script: str, begun: Callable[[int], object]) -> None:
-    """Carry out a script, all of it or nothing. begun: told the process's id before it changes anything.
+def _nothing(_: int) -> None: ...
 
-    Raises RulesError.
+
+def apply(script: str, begun: Callable[[int], object] = _nothing) -> None:
+    """Carry out a script, all of it or nothing, in the network namespace of this thread.
+
+    begun: told the process's id before it changes anything. Raises RulesError.
     """
     try:
         process = subprocess.Popen(
@@ -38,18 +41,3 @@ def apply(script: str, begun: Callable[[int], object]) -> None:
         raise RulesError("cannot set the rules of networks: nft did not answer in time") from None
     if process.returncode:
         raise RulesError(f"cannot set the rules of networks: nft: {' '.join(said.split())[:500]}")
-
-
-def listing(table: str) -> str:
-    """The rules of a table of family inet, "" where there is none."""
-    try:
-        done = subprocess.run(
-            ["nft", "list", "table", "inet", table],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_PATIENCE_S,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""

@@ -23,7 +23,7 @@ from supervisor.image.archive import unpack_cached
 from supervisor.image.layerstack import LayerStack, make_directories, without_repeats
 from supervisor.image.unpacking import ArchiveError
 from supervisor.runtime.etcfiles import etc_files, write_etc_files
-from supervisor.runtime.hostmounts import mount_of, parse_mountinfo
+from supervisor.runtime.hostmounts import mount_of, mounts_here
 from supervisor.runtime.hostview import HostView
 from supervisor.runtime.masks import BOUND_FILES
 from supervisor.runtime.plan import PreparedInstance, Submount, service_hostname
@@ -220,8 +220,7 @@ def _bind_sources(spec: model.ServiceSpec) -> None:
 
 def _check_propagation(source: str, propagation: str) -> None:
     """As moby: what cannot come about is an error. Raises PrepareError."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        on = mount_of(os.path.realpath(source), parse_mountinfo(file.read()))
+    on = mount_of(os.path.realpath(source), mounts_here())
     if on is None or on.shared or (on.slave and propagation.endswith("slave")):
         return
     raise PrepareError(

@@ -7,6 +7,7 @@ thread, which enters namespaces; pyroute2 is imported at the first of them that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -68,7 +69,7 @@ class Wiring:
         there = self.host.get(record.bridge)
         if there is not None and there.alias != alias:
             raise OSError(
-                17,
+                errno.EEXIST,
                 f"cannot make network {record.name}: there is a link {record.bridge} that is not ours; name"
                 " another with the driver option com.docker.network.bridge.name",
             )

@@ -19,7 +19,7 @@ from supervisor.core.paths import Paths
 from supervisor.kernel import seccomp
 from supervisor.kernel.hierarchies import detect
 from supervisor.runtime.doctor import Check, leftovers, run_checks, worst
-from supervisor.runtime.hostmounts import parse_mountinfo
+from supervisor.runtime.hostmounts import HostMount, parse_mountinfo
 
 pytestmark = [
     pytest.mark.kernel,
@@ -307,6 +307,14 @@ def test_leftovers_are_what_no_known_instance_owns(paths: Paths) -> None:
         for path in reversed(made):
             if os.path.isdir(path):
                 os.rmdir(path)
+
+
+def test_what_the_daemon_has_mounted_is_no_leftover(paths: Paths) -> None:
+    own = (paths.masks, paths.held_mounts, paths.network_namespaces)
+    places = [*own, *(f"{place}/one" for place in own), f"{paths.run_dir}/other"]
+    mounts = [HostMount(os.path.realpath(place), "tmpfs", "tmpfs") for place in places]
+    found = leftovers(paths, frozenset(), None, mounts)
+    assert [one.path for one in found] == [os.path.realpath(f"{paths.run_dir}/other")]
 
 
 def test_the_cgroup_of_a_build_is_a_leftover_when_the_build_is_gone(paths: Paths) -> None:

@@ -79,6 +79,31 @@ async def test_binds_keep_their_word(bench: Bench) -> None:
         subprocess.run(["umount", "-l", str(source / "below")], check=True)
 
 
+@scenario
+async def test_a_bind_may_be_read_only_at_its_top_alone(bench: Bench) -> None:
+    """What is mounted below it stays writable, and has the propagation that was asked for as well."""
+    source = Path(bench.base, "source")
+    mount_tmpfs(source)
+    try:
+        subprocess.run(["mount", "--make-shared", str(source)], check=True)
+        mount_tmpfs(source / "below")
+        bench.send(protocol.Quit())
+        await bench.until(lambda: bench.lost, "the end of the launcher")
+        await bench.connect()
+        bind = plan.Bind(
+            str(source), "/x", read_only=True, recursive=True, propagation="rslave", top_only=True
+        )
+        script = "touch /x/y; touch /x/below/y && echo written; grep ' /x' /proc/self/mountinfo; echo done"
+        await bench.run("sh", "-c", script, steps=with_binds(bench, bind))
+        text = await bench.says("done")
+        assert text.count("Read-only file system") == 1
+        assert "written" in text
+        rows = [line.split() for line in text.splitlines() if " /x" in line]
+        assert {row[4]: row[6].partition(":")[0] for row in rows} == {"/x": "master", "/x/below": "master"}
+    finally:
+        subprocess.run(["umount", "-l", str(source)], check=True)
+
+
 HERE = f"{os.getpid()}:{os.stat('/proc/self/ns/mnt').st_ino}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from typing import Any
@@ -18,6 +19,7 @@ maybe = st.none() | number
 STEPS = st.one_of(
     st.builds(plan.Overlay, text, st.lists(text), st.none() | text, st.none() | text, st.booleans()),
     st.builds(plan.Bind, text, text, st.booleans(), st.booleans(), st.booleans(), st.none() | text),
+    st.builds(plan.Bind, text, text, subpath=text, top_only=st.booleans(), namespace=text),
     st.builds(plan.Mount, text, text, number, text),
     st.builds(plan.Symlink, text, text),
     st.just(plan.Pivot()),
@@ -44,7 +46,8 @@ PLANS = st.builds(
     text,
     number,
     text,
-    st.builds(plan.Limits, maybe, maybe, maybe, maybe, number, maybe, maybe),
+    st.builds(plan.Limits, maybe, maybe, maybe, maybe, number, maybe, maybe)
+    | st.builds(plan.Limits, maybe, memory_swappiness=maybe, oom_kill_disable=st.booleans()),
     st.none() | text,
     text,
     text,
@@ -86,6 +89,14 @@ def test_a_message_arrives_as_it_was_sent(message: Any) -> None:
     assert type(arrived) is type(message)
     if isinstance(message, plan.LaunchPlan):
         assert [type(step) for step in arrived.steps] == [type(step) for step in message.steps]
+
+
+def test_an_earlier_launcher_understands_a_plan_that_uses_nothing_new() -> None:
+    """It outlives the daemon that started it, and knows as many fields as there were at its time."""
+    limits = json.loads(codec.encode(plan.Limits(1, 2, 3, 4, 5, 6, 7)))
+    bind = json.loads(codec.encode(plan.Bind("/a", "/b", propagation="rslave")))
+    assert limits == ["Limits", 1, 2, 3, 4, 5, 6, 7]
+    assert bind == ["Bind", "/a", "/b", False, False, False, "rslave"]
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b"[]", b"{}", b"[1]", b'["Launch"]', b'["Launch",["Ack"]]']))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from supervisor.image.blobs import replace_file
+from supervisor.kernel.files import replace_file
 
 _CHUNK_BYTES = 1024 * 1024
 _MOST = 200_000
