@@ -56,7 +56,8 @@ def unclaimed(parent: str) -> Iterator[str]:
         try:
             lock = try_lock(f"{parent}/{name}/{_LOCK}", make=False)
         except FileNotFoundError:
-            if _age_s(f"{parent}/{name}") > _UNLOCKED_S:  # else somebody may be about to lock it
+            # One with a dot somebody may be about to lock; of another a removal was cut off behind its lock.
+            if not name.startswith(".") or _age_s(f"{parent}/{name}") > _UNLOCKED_S:
                 yield name
             continue
         if lock is None:
