@@ -48,7 +48,6 @@ test | vm)
     need zstd has zstd
     need busybox-static has busybox
     need git has git
-    need nftables has nft
     need musl-tools has musl-gcc
     [ "$purpose" = test ] || need qemu-system-x86 has qemu-system-x86_64
     ;;
