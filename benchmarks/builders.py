@@ -7,19 +7,14 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
+from benchmarks.ours import COMMAND, answering, environment
 from benchmarks.peers.dockerd import CLIENT, engine
-
-HERE = Path(__file__).resolve().parent
-_START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +51,15 @@ class Builder:
 @contextlib.contextmanager
 def ours(base: Path) -> Iterator[Builder]:
     """Shipkeeper, with a daemon for `run`."""
-    environment = {
-        "PYTHONPATH": str(HERE.parent),
-        "SHIPKEEPER_STATE_DIR": f"{base}/state",
-        "SHIPKEEPER_RUN_DIR": f"{base}/run",
-        "SHIPKEEPER_METRICS_ADDRESS": "",
-    }
-    command = (sys.executable, "-m", "supervisor.cli.main")
-    with (base / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(
-            [*command, "daemon"], env={**os.environ, **environment}, stdout=log, stderr=log
+    variables = environment(base)
+    with answering(base, variables):
+        yield Builder(
+            "shipkeeper",
+            (*COMMAND, "build", "--progress", "plain", "-t", "bench"),
+            (*COMMAND, "load"),
+            (*COMMAND, "run", "--rm", "--network", "host"),
+            variables,
         )
-    builder = Builder(
-        "shipkeeper",
-        (*command, "build", "--progress", "plain", "-t", "bench"),
-        (*command, "load"),
-        (*command, "run", "--rm", "--network", "host"),
-        environment,
-    )
-    try:
-        _await([*command, "ps"], environment)
-        yield builder
-    finally:
-        daemon.terminate()
-        daemon.wait()
-        # The launcher outlives daemons; nothing runs any more that it would have to look after.
-        for process in psutil.process_iter(["cmdline"]):
-            if f"{base}/run" in (process.info["cmdline"] or ()):
-                process.kill()
 
 
 @contextlib.contextmanager
@@ -138,17 +114,3 @@ def missing(name: str) -> str:
     package = "docker.io" if name == "dockerd" else name
     lacks = [program for program in programs if shutil.which(program) is None]
     return f"{name}: no {', no '.join(lacks)} (apt-get install {package})" if lacks else ""
-
-
-def _await(command: Sequence[str], environment: dict[str, str]) -> None:
-    deadline = time.monotonic() + _START_S
-    while subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    ).returncode:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{command[0]} does not answer")
-        time.sleep(0.1)

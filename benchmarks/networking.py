@@ -13,7 +13,6 @@ import http.client
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +22,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.builders import busybox_root, missing
 from benchmarks.ours import load_average, ours
+from benchmarks.peers.dockerd import CLIENT, engine
 from benchmarks.supervised import machine, show
 
 _BYTES = 64 * 1024 * 1024
@@ -32,20 +33,13 @@ _IMAGE = "bench"
 
 
 def _root(path: Path) -> None:
-    """A root file system with a static busybox, whose nc is the server."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        raise SystemExit("cannot measure: no busybox (apt-get install busybox-static)")
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.add(busybox, "bin/busybox")
-        page = tarfile.TarInfo("page")
-        page.size = 4
-        archive.addfile(page, io.BytesIO(b"here"))
-        big = tarfile.TarInfo("big")
-        big.size = _BYTES
-        archive.addfile(big, io.BytesIO(bytes(_BYTES)))
-    path.write_bytes(out.getvalue())
+    """A root file system with a static busybox, whose httpd is the server, and two pages."""
+    path.write_bytes(busybox_root())
+    with tarfile.open(path, "a") as archive:
+        for name, content in (("page", b"here"), ("big", bytes(_BYTES))):
+            page = tarfile.TarInfo(name)
+            page.size = len(content)
+            archive.addfile(page, io.BytesIO(content))
 
 
 def _request(where: str, port: int, path: str = "/page") -> float:
@@ -104,49 +98,33 @@ def _plain(base: Path) -> Iterator[tuple[str, int]]:
 @contextlib.contextmanager
 def _docker(base: Path) -> Iterator[dict[str, tuple[str, int]]]:
     """A dockerd of its own with a bridge of its own; nothing where there is none."""
-    if shutil.which("dockerd") is None:
-        print("dockerd: not here (docker.io)")
+    if why := missing("dockerd"):
+        print(why)
         yield {}
         return
     bridge = f"bench{os.getpid() % 100000}"
-    run = ["docker", "-H", f"unix://{base}/docker.sock"]
     subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
-    subprocess.run(["ip", "addr", "add", "10.197.254.1/24", "dev", bridge], check=True)
-    with (base / "dockerd.log").open("wb") as log:
-        daemon = subprocess.Popen(
-            [
-                "dockerd", f"--data-root={base}/docker", f"--exec-root={base}/exec", f"--pidfile={base}/pid",
-                f"--host=unix://{base}/docker.sock", f"--bridge={bridge}",
-            ],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + _PATIENCE_S
-        while subprocess.run([*run, "info"], capture_output=True, check=False).returncode:
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                print("dockerd: did not start")
-                yield {}
-                return
-            time.sleep(0.1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, ["ip", "link", "del", bridge], check=False)
+        subprocess.run(["ip", "addr", "add", "10.197.254.1/24", "dev", bridge], check=True)
+        try:
+            daemon = stack.enter_context(engine(base, (f"--bridge={bridge}",)))
+        except RuntimeError as error:
+            print(error)
+            yield {}
+            return
+
+        def docker(*words: str) -> str:
+            command = [CLIENT, "-H", daemon, *words]
+            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
         port = _free()
-        subprocess.run(
-            [*run, "import", str(base / "root.tar"), _IMAGE], check=True, stdout=subprocess.DEVNULL
-        )
-        subprocess.run(
-            [*run, "run", "-d", "--name", "web", "-p", f"{port}:80", _IMAGE, *_command(80)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        words = [*run, "inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]
-        address = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+        docker("import", str(base / "root.tar"), _IMAGE)
+        docker("run", "-d", "--name", "web", "-p", f"{port}:80", _IMAGE, *_command(80))
+        address = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web")
         _await("127.0.0.1", port)
         yield {"dockerd, published": ("127.0.0.1", port), "dockerd, its address": (address, 80)}
-        subprocess.run([*run, "rm", "-f", "web"], check=False, stdout=subprocess.DEVNULL)
-    finally:
-        daemon.terminate()
-        daemon.wait()
-        subprocess.run(["ip", "link", "del", bridge], check=False)
-        subprocess.run(["umount", "-l", f"{base}/exec/netns/default"], check=False, stderr=subprocess.DEVNULL)
+        docker("rm", "-f", "web")
 
 
 def _measure(places: dict[str, tuple[str, int]], rounds: int, ask: Callable[[str, int], float]) -> None:

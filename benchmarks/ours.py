@@ -40,34 +40,47 @@ class Ours:
         return [json.loads(line) for line in self.run("ps", "-a", "--format", "json").splitlines()]
 
 
+def environment(base: Path, metrics: str = "") -> dict[str, str]:
+    """For every command of a supervisor that keeps all it has below `base`."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "SHIPKEEPER_STATE_DIR": f"{base}/state",
+        "SHIPKEEPER_RUN_DIR": f"{base}/run",
+        "SHIPKEEPER_METRICS_ADDRESS": metrics,
+        "SHIPKEEPER_PROJECTS_DIR": f"{base}/projects",
+    }
+
+
+@contextlib.contextmanager
+def answering(base: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon that answers; afterwards it has ended. Raises RuntimeError with its log."""
+    with (base / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen([*COMMAND, "daemon"], env=variables, cwd=base, stdout=log, stderr=log)
+    try:
+        while subprocess.run(
+            [*COMMAND, "ps"], env=variables, cwd=base, capture_output=True, check=False
+        ).returncode:
+            if daemon.poll() is not None:
+                raise RuntimeError((base / "daemon.log").read_text())
+        yield daemon
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
 @contextlib.contextmanager
 def ours(metrics: str = "") -> Iterator[Ours]:
     """A daemon that answers; afterwards everything of it is gone."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        base = Path(directory)
-        environment = {
-            **os.environ,
-            "SHIPKEEPER_STATE_DIR": f"{base}/state",
-            "SHIPKEEPER_RUN_DIR": f"{base}/run",
-            "SHIPKEEPER_METRICS_ADDRESS": metrics,
-            "SHIPKEEPER_PROJECTS_DIR": f"{base}/projects",
-        }
-        with open(base / "daemon.log", "wb") as log:
-            daemon = subprocess.Popen([*COMMAND, "daemon"], env=environment, cwd=base, stdout=log, stderr=log)
-        made = Ours(base, environment)
-        try:
-            while subprocess.run(
-                [*COMMAND, "ps"], env=environment, cwd=base, capture_output=True, check=False
-            ).returncode:
-                if daemon.poll() is not None:
-                    raise RuntimeError((base / "daemon.log").read_text())
-            yield made
-        finally:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                for project in {row["Project"] for row in made.rows()}:
-                    made.run("-p", project, "down", "-t", "0")
-            daemon.terminate()
-            daemon.wait()
+        made = Ours(Path(directory), environment(Path(directory), metrics))
+        with answering(made.base, made.environment):
+            try:
+                yield made
+            finally:
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    for project in {row["Project"] for row in made.rows()}:
+                        made.run("-p", project, "down", "-t", "0")
 
 
 def load_average() -> str:

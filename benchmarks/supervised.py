@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import statistics
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from benchmarks.ours import COMMAND, answering, environment
 
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 120.0
@@ -29,13 +29,7 @@ class Supervised:
         self.io = base / "io"
         self.io.mkdir()
         self.build("probe", self.io / "probe", "-static")
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(HERE.parent),
-            "SHIPKEEPER_STATE_DIR": f"{base}/state",
-            "SHIPKEEPER_RUN_DIR": f"{base}/run",
-            "SHIPKEEPER_METRICS_ADDRESS": "",
-        }
+        self.environment = environment(base)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
@@ -64,7 +58,7 @@ class Supervised:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of ours."""
-        return [sys.executable, "-m", "supervisor.cli.main", *arguments]
+        return [*COMMAND, *arguments]
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         """One command, to its end."""
@@ -91,17 +85,11 @@ class Supervised:
     @contextlib.contextmanager
     def daemon_running(self) -> Iterator[None]:
         """From its being ready until everything is gone."""
-        self.daemon = subprocess.Popen(
-            self.command("daemon"), env=self.environment, cwd=self.base, stderr=subprocess.DEVNULL
-        )
-        try:
-            while self.run("ps", check=False).returncode:
-                pass
-            yield
-        finally:
-            self.run("down", check=False)
-            self.daemon.send_signal(signal.SIGTERM)
-            self.daemon.wait()
+        with answering(self.base, self.environment) as self.daemon:
+            try:
+                yield
+            finally:
+                self.run("down", check=False)
 
 
 @contextlib.contextmanager

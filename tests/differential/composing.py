@@ -21,19 +21,26 @@ Answer = dict[str, Any] | str
 """The canonical model, or why there is none."""
 
 
-def theirs(directory: Path, names: Sequence[str], *arguments: str) -> Answer:
-    """What Docker Compose makes of files, in bounds of memory and time."""
+def oracle(
+    directory: Path, names: Sequence[str], *arguments: str, env: Mapping[str, str] = ENV
+) -> subprocess.CompletedProcess[str]:
+    """Run the real thing on files, in bounds of memory and time."""
     assert COMPOSE is not None
-    command = ["prlimit", "--as=3000000000", COMPOSE, *(word for name in names for word in ("-f", name))]
-    done = subprocess.run(
-        [*command, *arguments, "config", "--format", "json", "--no-env-resolution"],
+    files = [word for name in names for word in ("-f", name)]
+    return subprocess.run(
+        ["prlimit", "--as=3000000000", COMPOSE, *files, *arguments],
         cwd=directory,
-        env=ENV,
+        env=env,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def theirs(directory: Path, names: Sequence[str], *arguments: str) -> Answer:
+    """What Docker Compose makes of files."""
+    done = oracle(directory, names, *arguments, "config", "--format", "json", "--no-env-resolution")
     if done.returncode != 0:
         return done.stderr.strip() or "refused"
     return comparable(json.loads(done.stdout))

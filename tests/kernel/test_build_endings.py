@@ -101,12 +101,17 @@ asyncio.run(bench.start({dockerfile!r}, tell=tell))
 """
 
 
-def test_a_killed_build_leaves_a_store_that_works_and_the_next_one_ends_its_rest(bench: Bench) -> None:
+def kill_a_build(bench: Bench) -> None:
+    """In the middle of a step: nobody is there to end its launcher."""
     script = BUILDER.format(path=[str(Path(__file__).parent)], base=bench.base, dockerfile=LONG)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as builder:
         assert builder.stdout is not None
         assert builder.stdout.readline() == b"begun\n"
         builder.send_signal(signal.SIGKILL)
+
+
+def test_a_killed_build_leaves_a_store_that_works_and_the_next_one_ends_its_rest(bench: Bench) -> None:
+    kill_a_build(bench)
     assert bench.leftovers() != []  # its launcher, and the step: nobody was there to end them
     again = bench.build(LONG.replace("sleep 1000", "true"))
     assert again.ran == ["RUN echo begun; true"]
@@ -165,11 +170,7 @@ def test_below_the_cgroup_of_a_daemon_a_build_takes_only_its_own_away(bench: Ben
 
 
 def test_prune_ends_what_a_killed_build_left(bench: Bench) -> None:
-    script = BUILDER.format(path=[str(Path(__file__).parent)], base=bench.base, dockerfile=LONG)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as builder:
-        assert builder.stdout is not None
-        assert builder.stdout.readline() == b"begun\n"
-        builder.send_signal(signal.SIGKILL)
+    kill_a_build(bench)
     left = "\n".join(bench.leftovers())
     assert bench.paths.own_cgroup in left and "process" in left and "underway" in left
     settings = {"SHIPKEEPER_STATE_DIR": bench.paths.state_dir, "SHIPKEEPER_RUN_DIR": bench.paths.run_dir}

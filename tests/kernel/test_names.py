@@ -14,7 +14,7 @@ from pathlib import Path
 
 import dnslib
 import pytest
-from naming import Namespace, Resolving, beyond, member, namespace, of, resolving
+from naming import Namespace, Resolving, beyond, member, namespace, of
 
 from supervisor.core.network import Resolver
 from supervisor.resolver.forward import MOST_OF_ONE
@@ -25,18 +25,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(shutil.which("ip") is None, reason="no ip: apt-get install iproute2"),
 ]
-
-
-@pytest.fixture
-def resolver() -> Iterator[Resolving]:
-    with resolving() as made:
-        yield made
-
-
-@pytest.fixture
-def web() -> Iterator[Namespace]:
-    with namespace() as made:
-        yield made
 
 
 @pytest.fixture

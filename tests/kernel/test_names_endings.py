@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dnslib
 import pytest
-from naming import PATIENCE_S, Namespace, Resolving, member, namespace, resolving
+from naming import PATIENCE_S, Namespace, Resolving, member, namespace
 
 from supervisor.kernel import hierarchies
 from supervisor.resolver import protocol
@@ -26,18 +26,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(shutil.which("ip") is None, reason="no ip: apt-get install iproute2"),
 ]
-
-
-@pytest.fixture
-def resolver() -> Iterator[Resolving]:
-    with resolving() as made:
-        yield made
-
-
-@pytest.fixture
-def web() -> Iterator[Namespace]:
-    with namespace() as made:
-        yield made
 
 
 class Asker:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import socket
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,8 +141,7 @@ def networked() -> Iterator[Networked]:
         yield made
         supervisor.kill()
         supervisor.start()
-        for line in supervisor.ok("ps", "-a", "--format", "json").splitlines():
-            supervisor.ok("rm", "--force", json.loads(line)["Name"])
+        supervisor.clear()
     assert made.links() == [], "no link is left"
     assert made.table() == "", "no table is left"
     assert made.namespaces() == [], "no namespace is left"
@@ -185,10 +183,5 @@ def published(port: int, target: int = 80, **fields: Any) -> Port:
 
 def free_port() -> int:
     """A port of the host that nobody has, tcp and udp."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as one:
         return int(one.getsockname()[1])
-
-
-__all__ = ["ASK", "BOTH", "ECHO", "PYTHON", "Networked", "another_host", "ask", "echo", "networked", "sys"]

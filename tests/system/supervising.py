@@ -70,10 +70,18 @@ class Supervisor:
     def compose(self, text: str) -> None:
         (self.base / "compose.yaml").write_text(text)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """What `ps -a` says."""
+        return [json.loads(line) for line in self.ok("ps", "-a", "--format", "json").splitlines()]
+
     def row(self, service: str) -> dict[str, Any]:
-        rows = [json.loads(line) for line in self.ok("ps", "-a", "--format", "json").splitlines()]
-        (row,) = [row for row in rows if row["Service"] == service]
+        (row,) = [row for row in self.rows() if row["Service"] == service]
         return row
+
+    def clear(self) -> None:
+        """Remove all instances, running or not."""
+        if names := [row["Name"] for row in self.rows()]:
+            self.ok("rm", "--force", *names)
 
     def state(self, service: str) -> str:
         return str(self.row(service)["State"])
@@ -117,11 +125,7 @@ def supervising() -> Iterator[Supervisor]:
             if made.daemon is None or made.daemon.poll() is not None:
                 made.start()
             assert made.daemon is not None
-            left_over = [
-                json.loads(line)["Name"] for line in made.ok("ps", "-a", "--format", "json").splitlines()
-            ]
-            if left_over:
-                made.ok("rm", "--force", *left_over)
+            made.clear()
             made.daemon.terminate()
             made.daemon.wait(PATIENCE_S)
             for process in made.helpers():

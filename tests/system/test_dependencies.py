@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 from healthy import api, health, inspect, last, service, shell, up
-from supervising import Supervisor, supervising, until
+from supervising import Supervisor, until
 
 from supervisor.cli.errors import ApiError
 from supervisor.core.model import Dependency, Mount, Policy, Project, RestartRules, ServiceSpec
@@ -21,20 +19,6 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="
 ALWAYS = RestartRules(Policy.ALWAYS)
 HEALTHY = "service_healthy"
 COMPLETED = "service_completed_successfully"
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Supervisor]:
-    with supervising() as made:
-        yield made
-
-
-@pytest.fixture
-def clean(host: Supervisor) -> Iterator[Supervisor]:
-    yield host
-    names = [json.loads(line)["Name"] for line in host.ok("ps", "-a", "--format", "json").splitlines()]
-    if names:
-        host.ok("rm", "--force", *names)
 
 
 def needs(condition: str, **more: bool) -> tuple[Dependency, ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import urllib.request
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 from healthy import WAITS, api, becomes, health, inspect, last, service, shell, up
-from supervising import Supervisor, supervising, until
+from supervising import Supervisor, until
 from test_images import root_archive, with_config
 
 from supervisor.core.healthcheck import Healthcheck, Probe
@@ -25,21 +23,13 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Supervisor]:
+def host(host: Supervisor) -> Supervisor:
+    """With the image `box`."""
     if shutil.which("busybox") is None:
         pytest.skip("no busybox on this machine")
-    with supervising() as made:
-        (made.base / "root.tgz").write_bytes(root_archive("1"))
-        made.ok("import", "root.tgz", "box")
-        yield made
-
-
-@pytest.fixture
-def clean(box: Supervisor) -> Iterator[Supervisor]:
-    yield box
-    names = [json.loads(line)["Name"] for line in box.ok("ps", "-a", "--format", "json").splitlines()]
-    if names:
-        box.ok("rm", "--force", *names)
+    (host.base / "root.tgz").write_bytes(root_archive("1"))
+    host.ok("import", "root.tgz", "box")
+    return host
 
 
 def log(supervisor: Supervisor, name: str) -> list[dict[str, Any]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 
 import pytest
 from healthy import WAITS, inspect, last, service, up
-from supervising import Supervisor, supervising, until
+from supervising import Supervisor, until
 
 from supervisor.core.healthcheck import Hook, Hooks
 from supervisor.core.model import Mount, Policy, RestartRules, ServiceSpec
@@ -16,20 +14,12 @@ from supervisor.core.model import Mount, Policy, RestartRules, ServiceSpec
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Supervisor]:
-    with supervising() as made:
-        yield made
-
-
 @pytest.fixture
-def clean(host: Supervisor) -> Iterator[Supervisor]:
-    (host.base / "told").mkdir(exist_ok=True)
-    (host.base / "told" / "list").write_text("")
-    yield host
-    names = [json.loads(line)["Name"] for line in host.ok("ps", "-a", "--format", "json").splitlines()]
-    if names:
-        host.ok("rm", "--force", *names)
+def clean(clean: Supervisor) -> Supervisor:
+    """With an empty list for hooks to write to."""
+    (clean.base / "told").mkdir(exist_ok=True)
+    (clean.base / "told" / "list").write_text("")
+    return clean
 
 
 def told(supervisor: Supervisor) -> list[str]:

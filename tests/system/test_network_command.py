@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -34,8 +35,6 @@ def net() -> Iterator[Networked]:
 
 def status(where: str, port: int) -> int:
     """What a web server answers to a request for nothing that is there; 0 where none answers."""
-    import http.client
-
     asked = http.client.HTTPConnection(where, port, timeout=3)
     try:
         asked.request("GET", "/none")
@@ -132,8 +131,7 @@ def test_what_cannot_be_is_said(net: Networked, words: tuple[str, ...], said: st
     ran = net.supervisor.run(*words)
     assert ran.returncode != 0
     assert said in ran.stdout + ran.stderr
-    for line in net.supervisor.ok("ps", "-a", "-q").split():
-        net.supervisor.ok("rm", "--force", line)
+    net.supervisor.clear()
 
 
 def _none_there(net: Networked) -> bool:
