@@ -238,7 +238,10 @@ def ours(directory: Path, names: list[str]) -> dict[str, Any]:
 
 
 def comparable(document: dict[str, Any]) -> dict[str, Any]:
-    """Without what only one of the two has: images."""
+    """Without what only one of the two has: images, and the empty `ipam` of Go's JSON encoder."""
+    for network in document.get("networks", {}).values():
+        if network.get("ipam") == {}:
+            del network["ipam"]
     for service in document["services"].values():
         extensions = [key for key in service if key.startswith("x-")]
         for key in ("image", *extensions):

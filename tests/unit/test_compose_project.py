@@ -31,6 +31,7 @@ from supervisor.core.model import (
     Ulimit,
     Volume,
 )
+from supervisor.core.network import Attachment
 
 
 def load(directory: Path, *texts: str, **options: object) -> Loaded:
