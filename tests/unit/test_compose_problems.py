@@ -97,7 +97,11 @@ volume: {}
         ("{ulimits: {nofile: {soft: 2}}}", "hard is missing", "one number for both"),
         ("{cap_drop: [NET_RAWW]}", 'unknown capability "NET_RAWW"', "NET_RAW"),
         ("{stop_signal: SIGTREM}", 'unknown signal "SIGTREM"', "SIGTERM"),
-        ("{network_mode: host, sysctls: {net.core.somaxconn: 1}}", "not allowed in the host's network", "network_mode: none"),
+        (
+            "{network_mode: host, sysctls: {net.core.somaxconn: 1}}",
+            "not allowed in the host's network",
+            "network_mode: none",
+        ),
         ("{sysctls: {kernel.panic: 1}}", "not in a separate kernel namespace", "host"),
         ("{sysctls: {x: 1}}", '"x" is no sysctl', "dotted"),
         ("{tmpfs: '/x:sizes=1m'}", 'invalid tmpfs option "sizes=1m"', "size"),
