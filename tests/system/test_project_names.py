@@ -24,7 +24,10 @@ services:
   side: {{{SLEEP}, network_mode: 'service:web', depends_on: [web]}}
 networks:
   front:
-  back: {{internal: true, enable_ipv6: true, ipam: {{config: [{{subnet: 10.254.77.0/24}}, {{subnet: 'fd77:77::/64'}}]}}}}
+  back:
+    internal: true
+    enable_ipv6: true
+    ipam: {{config: [{{subnet: 10.254.77.0/24}}, {{subnet: 'fd77:77::/64'}}]}}
 """
 
 
@@ -129,7 +132,8 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     port = free_port()
     text = (
         "name: {name}\nservices:\n  web:\n    command: python3 -m http.server 80\n    stop_signal: SIGKILL\n"
-        f"    ports: ['{port}:80']\n    healthcheck: {{{{test: 'grep -q :0050 /proc/net/tcp', interval: 100ms}}}}\n"
+        f"    ports: ['{port}:80']\n"
+        "    healthcheck: {{test: 'grep -q :0050 /proc/net/tcp', interval: 100ms}}\n"
     )
     supervisor = net.supervisor
     supervisor.compose(text.format(name="one"))
