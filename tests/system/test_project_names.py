@@ -20,7 +20,9 @@ services:
     {{{SLEEP}, networks: {{front: , back: }}, links: ['db:database'], hostname: shopfront,
      extra_hosts: ['me:host-gateway', 'far=192.0.2.7'], dns_search: [corp.example], domainname: corp.example}}
   db: {{{SLEEP}, networks: {{back: {{aliases: [postgres], ipv4_address: 10.254.77.9}}}}}}
-  other: {{{SLEEP}, networks: [front], container_name: mine}}
+  other:
+    {{{SLEEP}, container_name: mine, networks: {{front: {{link_local_ips: [169.254.8.8], interface_name: lan,
+     driver_opts: {{com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.log_martians=1}}}}}}}}
   side: {{{SLEEP}, network_mode: 'service:web', depends_on: [web]}}
 networks:
   front:
@@ -66,6 +68,9 @@ def test_names_are_known_in_the_networks_that_both_are_in(net: Networked) -> Non
     assert len(found(supervisor, "web", "me")) == 1
     text = supervisor.ok("exec", "web", "cat", "/etc/resolv.conf")
     assert text.splitlines()[:2] == ["nameserver 127.0.0.11", "search corp.example"]
+    assert supervisor.ok("exec", "web", "cat", "/proc/sys/kernel/domainname").strip() == "corp.example"
+    assert "inet 169.254.8.8/16 " in supervisor.ok("exec", "other", "ip", "address", "show", "lan")
+    assert supervisor.ok("exec", "other", "cat", "/proc/sys/net/ipv4/conf/lan/log_martians") == "1\n"
     assert supervisor.ok("exec", "web", "hostname", "-f").strip() == "shopfront.corp.example"
 
 
