@@ -37,8 +37,6 @@ NOT_YET: Mapping[tuple[str, str], str] = {
     ("a service", "pre_start"): (
         "use a service of its own, and depends_on with service_completed_successfully"
     ),
-    ("a service", "scale"): "write a service for each instance",
-    ("deploy", "replicas"): "write a service for each instance",
     ("network_mode", "bridge"): "write host or none",
     ("network_mode", "service:"): "write host or none",
     ("network_mode", "container:"): "write host or none",
@@ -182,7 +180,7 @@ EXTENSION = Keys(
     "x-shipkeeper",
     words(
         "rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after probe"
-        " on_unhealthy"
+        " on_unhealthy update"
     ),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))

@@ -64,8 +64,8 @@ def test_orphans_are_named_and_left_alone() -> None:
     """A service that left the files is neither stopped nor removed; sorted, after all else."""
     assert plan_text(there("old"), there("mail"), there("cron"), wanted=project(spec("mail"))) == (
         "keep     shop-mail-1: unchanged\n"
-        "orphan   shop-cron-1: no such service in the files any more; `down` or `rm` removes it\n"
-        "orphan   shop-old-1: no such service in the files any more; `down` or `rm` removes it"
+        "orphan   shop-cron-1: no such service in the files any more; `up --remove-orphans`, `down` or `rm` removes it\n"
+        "orphan   shop-old-1: no such service in the files any more; `up --remove-orphans`, `down` or `rm` removes it"
     )
 
 
