@@ -130,8 +130,7 @@ def reconcile(
                 for n in _free_numbers(staying, spec.replicas - len(staying))
             ]
             made.sort(key=lambda op: op.number)
-            # Who shares the network of a service shares that of its first instance.
-            if made and made[0].verb in ("create", "recreate"):
+            if made and _first_is_another(there, made[0]):
                 anew.add(service)
             operations += made
     left = [each for service in by_service if service not in options.others for each in by_service[service]]
@@ -161,6 +160,12 @@ def _divided(
         Operation("remove", spec.name, each.name, each.id, cause, each.number) for each, cause in going
     ]
     return surplus, ranked[:count]
+
+
+def _first_is_another(there: Iterable[Observed], first: Operation) -> bool:
+    """Whether the first instance of a service, whose network others may share, is not the one of before."""
+    before = min((each for each in there if not each.stand_in), key=lambda each: each.number, default=None)
+    return before is None or first.id != before.id or first.verb == "recreate"
 
 
 def _free_numbers(taken: Iterable[Observed], count: int) -> list[int]:
