@@ -34,7 +34,7 @@ def there(service: str, config_hash: str = "1", *, up: bool = True, number: int 
 
 
 SHOP = project(spec("web", "api"), spec("api", "db"), spec("db"), spec("mail"))
-HASHES = dict.fromkeys(("web", "api", "db", "mail"), "1")
+HASHES = dict.fromkeys(("web", "api", "db", "mail", "log"), "1")
 
 
 def plan_text(*observed: Observed, wanted: Project = SHOP, **options: Any) -> str:
@@ -204,7 +204,7 @@ def test_only_what_is_named_is_recreated_whatever_it_is_like() -> None:
 
 
 def test_what_is_no_part_of_the_project_now_is_no_orphan() -> None:
-    """`up web` does not call the other services orphans; what no file has is one, to tell, ignore or remove."""
+    """`up web` does not call the others orphans; what no file has is one, to tell, ignore or remove."""
     present, wanted = [there("web"), there("mail"), there("old")], project(spec("web"))
     kept = "keep     shop-web-1: unchanged"
     gone = f"remove   shop-old-1: {LEFT}"
@@ -246,6 +246,10 @@ def test_who_shares_a_network_is_recreated_with_its_first_instance_only() -> Non
     assert "keep     shop-log-1" in plan_text(there("web"), there("log"), wanted=wanted)
     anew = plan_text(there("web", "0"), there("web", number=2), there("log"), wanted=wanted)
     assert "recreate shop-log-1: the network of web is made anew" in anew
+    fewer = project(spec("web"), spec("log", network_mode="service:web"))
+    second = plan_text(there("web", "0"), there("web", number=2), there("log"), wanted=fewer)
+    assert "remove   shop-web-1" in second
+    assert "recreate shop-log-1: the network of web is made anew" in second
 
 
 def carried_out(plan: Plan, observed: list[Observed], start: str) -> list[Observed]:
@@ -332,8 +336,10 @@ def test_after_a_plan_there_is_nothing_left_to_do(
         ({"container_name": "front"}, "its container_name front is a name for one; remove it, or run one"),
         (
             {"ports": (Port(80, published=(8080, 8080)),)},
-            "each would be published at port 8080 of the host; publish a range (8080-8081:80), or any port"
-            ' ("80")',
+            (
+                "each would be published at port 8080 of the host; publish a range (8080-8081:80), or any"
+                ' port ("80")'
+            ),
         ),
         (
             {"networks": (Attachment("shop_default", ipv4_address="10.1.0.9"),)},
@@ -361,7 +367,5 @@ def test_a_range_of_ports_is_enough_for_as_many_instances() -> None:
 def test_an_address_cannot_be_had_by_two_at_once_during_an_update() -> None:
     place = Attachment("shop_default", ipv4_address="10.1.0.9")
     service = ServiceSpec("web", network_mode="bridge", networks=(place,), update=Update("start-first"))
-    with pytest.raises(
-        ReplicaError, match="cannot update web start-first: the new instance would have the address"
-    ):
+    with pytest.raises(ReplicaError, match="cannot update web start-first: the new instance would have"):
         check_replicas(service)
