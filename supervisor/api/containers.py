@@ -142,8 +142,11 @@ class _Handlers:
             return web.Response(status=304)
         await self._daemon.projects.start([entry])
         last = entry.instance.last
-        if entry.stored.project == NO_PROJECT and is_down(entry.instance) and isinstance(last, SpawnFailure):
+        alone = entry.stored.project == NO_PROJECT or entry.stored.spec.one_off
+        if alone and is_down(entry.instance) and isinstance(last, SpawnFailure):
             raise web.HTTPBadRequest(text=f"cannot start {entry.stored.name}: {describe(last)}")
+        if alone and isinstance(entry.instance.phase, Created):
+            raise web.HTTPConflict(text=f"cannot start {entry.stored.name}: {entry.instance.reason}")
         return web.json_response(self._view(entry))
 
     async def stop(self, request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ def find(engine: Engine, name: str, project: str | None) -> Entry:
     """The instance of a name: its id, its container name, its service, a prefix of its id.
 
     Of several instances of one service, the first is meant. 404 with the nearest name, 409 if what is meant
-    may be of several projects.
+    may be of several projects. What `compose run` made has no name of a service.
     """
     return _find(engine, name, project)[0]
 
@@ -28,7 +28,7 @@ def _find(engine: Engine, name: str, project: str | None) -> list[Entry]:
     entries = [entry for entry in engine.entries.values() if project in (None, entry.stored.project)]
     for matches in (
         [e for e in entries if name in (e.instance.id, e.stored.name)],
-        [e for e in entries if e.stored.spec.name == name],
+        [e for e in entries if e.stored.spec.name == name and not e.stored.spec.one_off],
         [e for e in entries if len(name) >= 4 and e.instance.id.startswith(name)],
     ):
         if len({(e.stored.project, e.stored.spec.name) for e in matches}) == 1:
@@ -49,10 +49,15 @@ def find_here(engine: Engine, request: web.Request) -> Entry:
 
 
 def select(engine: Engine, names: Iterable[str], project: str | None) -> list[Entry]:
-    """Those named, with all instances of a service, or all of the project; each once, by name."""
+    """Those named, with all instances of a service, or all of the project but what `compose run` made; each
+    once, by name."""
     wanted = list(names)
     if not wanted:
-        found = [e for e in engine.entries.values() if project in (None, e.stored.project)]
+        found = [
+            e
+            for e in engine.entries.values()
+            if project in (None, e.stored.project) and not e.stored.spec.one_off
+        ]
     else:
         found = list({e.instance.id: e for name in wanted for e in _find(engine, name, project)}.values())
     return sorted(found, key=lambda e: (e.stored.project, e.stored.spec.name, e.stored.number, e.stored.name))

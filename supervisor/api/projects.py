@@ -11,6 +11,7 @@ from aiohttp import web
 from supervisor.api.lookup import flag, seconds, send, stream
 from supervisor.core.model import Project
 from supervisor.core.reconcile import DEFAULTS, Options
+from supervisor.core.state import docker_state
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.outcomes import has_begun
@@ -24,16 +25,37 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     """Ours; Docker has no projects."""
     handlers = _Handlers(daemon)
     return [
+        web.get("/projects", handlers.index),
         web.post("/projects/{project}/up", handlers.up),
         web.post("/projects/{project}/plan", handlers.plan),
         web.post("/projects/{project}/wait", handlers.wait),
         web.post("/projects/{project}/down", handlers.down),
+        web.post("/projects/{project}/run", handlers.run),
     ]
 
 
 class _Handlers:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+
+    async def index(self, _request: web.Request) -> web.Response:
+        """Projects that have instances, with the states of these; not counting what `compose run` made."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self._daemon.engine.entries.values():
+            if entry.stored.project and not entry.stored.spec.one_off:
+                found.setdefault(entry.stored.project, []).append(entry)
+        files = self._daemon.projects.files
+        return web.json_response(
+            [
+                {
+                    "Name": name,
+                    "WorkingDir": entries[-1].stored.working_dir,
+                    "ConfigFiles": await asyncio.to_thread(files.known, name),
+                    "States": sorted(docker_state(entry.instance) for entry in entries),
+                }
+                for name, entries in sorted(found.items())
+            ]
+        )
 
     async def up(self, request: web.Request) -> web.StreamResponse:
         """Lines {operation, outcome}. ?timeout: seconds; then {"timeout": [names]}, and no more starts."""
@@ -46,13 +68,27 @@ class _Handlers:
                 async for operation, outcome in self._daemon.projects.up(project, contents, options):
                     await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
         except TimeoutError:
-            entries = [] if options.start == "none" else self._daemon.projects.entries(project.name)
+            entries = [] if options.start == "none" else self._daemon.projects.members(project.name)
             late = [entry.stored.name for entry in entries if not has_begun(entry.instance)]
             await send(response, {"timeout": late})
         except (PlanError, PrepareError, StateError, VolumeError) as error:
             await send(response, {"error": str(error)})
         await response.write_eof()
         return response
+
+    async def run(self, request: web.Request) -> web.Response:
+        """Make a one-off instance of the only service of the project in the body: {"Id"}, as Docker's create.
+
+        Its name is its container_name.
+        """
+        project, contents, _ = await _project(request)
+        if len(project.services) != 1 or not project.services[0].one_off:
+            raise web.HTTPBadRequest(
+                text="cannot make a one-off instance: the project has to be of one service"
+            )
+        project = await self._daemon.projects.resolve(project, contents)
+        entry = await self._daemon.projects.one_off(project, contents)
+        return web.json_response({"Id": entry.instance.id, "Name": entry.stored.name}, status=201)
 
     async def plan(self, request: web.Request) -> web.Response:
         project, contents, options = await _project(request)
@@ -69,7 +105,7 @@ class _Handlers:
         services = request.query.getall("service", [])
         entries = [
             entry
-            for entry in self._daemon.projects.entries(project)
+            for entry in self._daemon.projects.members(project)
             if not services or entry.stored.spec.name in services
         ]
         response = await stream(request)

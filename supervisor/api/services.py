@@ -37,6 +37,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     signal: str = "KILL"
     force: bool = False
     volumes: bool = False
+    alone: bool = False
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -83,7 +84,8 @@ class _Handlers:
             case "stop":
                 return self._together(entries, self._stop(entries, wanted), "stopped")
             case "restart":
-                return self._together(entries, self._daemon.projects.restart(entries, wanted.grace_s))
+                again = self._daemon.projects.restart(entries, wanted.grace_s, alone=wanted.alone)
+                return self._together(entries, again)
             case "kill":
                 return self._each(entries, lambda entry: self._kill(entry, wanted.signal))
             case "pause" | "unpause":

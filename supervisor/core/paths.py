@@ -108,6 +108,11 @@ class Paths:
         return f"{self.state_dir}/networks"
 
     @property
+    def projects(self) -> str:
+        """A JSON file for each project that is there (owner: runtime.projectfiles)."""
+        return f"{self.state_dir}/projects"
+
+    @property
     def network_namespaces(self) -> str:
         """A mount of its own, in which each networked instance has the file of its network namespace."""
         return f"{self.run_dir}/netns"

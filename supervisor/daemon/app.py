@@ -50,6 +50,7 @@ from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
 from supervisor.runtime.logs import read
+from supervisor.runtime.projectfiles import ProjectFiles
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.volumes import VolumeError
@@ -142,6 +143,7 @@ class Daemon:
             hooks,
             self.networks,
             self._last_words,
+            ProjectFiles(self.paths),
         )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()

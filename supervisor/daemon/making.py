@@ -22,7 +22,7 @@ from supervisor.runtime.translate import PlanError
 def config_hash(spec: ServiceSpec) -> str:
     """A digest of the definition of a service, as far as it is about one instance."""
     document = msgspec.to_builtins(spec)
-    for name in ("auto_remove", "stdin_once"):
+    for name in ("auto_remove", "stdin_once", "one_off"):
         del document[name]  # what was stored before there was such a field is what it was
     del document["update"]
     document["replicas"] = 1

@@ -360,7 +360,7 @@ class Networks:
         endpoint = Endpoint(
             instance,
             stored.name,
-            spec.name,
+            _service(stored),
             stored.project,
             spec.hostname or instance[:12],
             self._plan(stored, before),
@@ -382,7 +382,7 @@ class Networks:
         """The interfaces that an instance is to have; may make the default network. Raises PlanError."""
         spec = stored.spec
         attachments = attachments_of(spec)
-        names = (stored.name, *((spec.name,) if stored.project else ()), stored.instance.id[:12])
+        names = (stored.name, *((_service(stored),) if stored.project else ()), stored.instance.id[:12])
         try:
             for each in attachments:
                 if each.network == DEFAULT_NETWORK and DEFAULT_NETWORK not in self.records:
@@ -590,3 +590,8 @@ def _machine_id() -> bytes:
             return file.read().strip()
     except OSError:
         return b""
+
+
+def _service(stored: Stored) -> str:
+    """The name that it shares with others of its service; what is run once has only its own."""
+    return stored.name if stored.spec.one_off else stored.spec.name

@@ -7,6 +7,7 @@ and `removing` post events and wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 
@@ -29,6 +30,7 @@ from supervisor.daemon.stopping import Stopping
 from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
 from supervisor.runtime.grants import GrantStore
+from supervisor.runtime.projectfiles import ProjectFiles
 from supervisor.runtime.volumes import external_missing
 
 _NOTHING: Mapping[str, bytes] = {}
@@ -48,6 +50,7 @@ class Projects:
         hooks: Hooks,
         networks: Networks,
         last_words: Callable[[Entry], Awaitable[list[str]]],
+        files: ProjectFiles,
     ) -> None:
         self._engine = engine
         self._networks = networks
@@ -59,7 +62,7 @@ class Projects:
         self._under_way = UnderWay(self.entries)
         self._stopping = Stopping(engine, hooks)
         self._removing = Removing(engine, self._stopping, networks, volumes, grants, remove_files)
-        self._starting = Starting(engine, hooks, self._under_way, self.entries)
+        self._starting = Starting(engine, hooks, self._under_way, self.members)
         self._replacing = Replacing(engine, hooks, networks, self._stopping, self._removing, last_words)
         self._parts = Parts(
             engine, hooks, self._stopping, self._removing, self._starting, self._replacing, self._under_way
@@ -68,11 +71,16 @@ class Projects:
         self.remove = self._removing.remove
         self.sweep_contents = self._removing.sweep_contents
         self.leave = self._under_way.leave
+        self.files = files
 
     def entries(self, project: str) -> list[Entry]:
         """Instances of a project, by service and number."""
         found = [e for e in self._engine.entries.values() if e.stored.project == project]
         return sorted(found, key=lambda e: (e.stored.spec.name, e.stored.number, e.stored.name))
+
+    def members(self, project: str) -> list[Entry]:
+        """The same without what `compose run` made, which nobody depends on."""
+        return [entry for entry in self.entries(project) if not entry.stored.spec.one_off]
 
     async def resolve(self, project: Project, contents: Mapping[str, bytes] = _NOTHING) -> Project:
         """With every image that is named found in the store, and every grant resolved. Raises PlanError.
@@ -91,7 +99,7 @@ class Projects:
 
     def plan(self, project: Project, options: Options = DEFAULTS) -> Plan:
         """What `up` would do with a resolved project. Raises PlanError: what cannot be, see `planning`."""
-        return make_plan(project, self.entries(project.name), options)
+        return make_plan(project, self.members(project.name), options)
 
     async def up(
         self, project: Project, contents: Mapping[str, bytes] = _NOTHING, options: Options = DEFAULTS
@@ -118,6 +126,7 @@ class Projects:
                 )
                 await asyncio.to_thread(self._grants.keep, project, contents)
                 await self._networks.bring_up(project.name, project.networks)
+                await self._remember(project)
                 carrying = Carrying(self._parts, project.name, plan, made, options)
                 async for done in carrying.carry_out():
                     yield done
@@ -130,6 +139,33 @@ class Projects:
             self._have_come(project.name, coming)
             if coming:
                 await self.sweep_contents()
+
+    async def _remember(self, project: Project) -> None:
+        """On a full disk it is forgotten: the services count more."""
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self.files.save, project.name, project.config_files)
+
+    async def one_off(self, project: Project, contents: Mapping[str, bytes] = _NOTHING) -> Entry:
+        """A new instance beside what `up` made, not started; `start` waits for what it depends on.
+
+        project: resolved, with these `contents`; its only service is what is to be run once, by its
+        container_name. Raises PlanError, VolumeError.
+        """
+        (spec,) = project.services
+        await self._see_host([spec])
+        await self._check_external(project)
+        self._removing.coming.update(spec.grants)
+        try:
+            async with self._locks.setdefault(project.name, asyncio.Lock()):
+                options = Options(orphans="ignore")
+                plan = make_plan(project, (), options)
+                made = make_instances(project, plan, self._engine.entries.values(), renew_volumes=False)
+                await asyncio.to_thread(self._grants.keep, project, contents)
+                await self._networks.bring_up(project.name, project.networks)
+                (stored,) = made.values()
+                return self._engine.add(stored)
+        finally:
+            self._have_come(project.name, list(spec.grants))
 
     def _have_come(self, project: str, coming: list[FileGrant]) -> None:
         """Who was granted these is known to the engine now, or as soon as what waits has come to its end."""
@@ -175,6 +211,9 @@ class Projects:
                 yield gone.stored.name, ""
             async for rest in self._removing.remove_resources(project, entries, volumes=volumes):
                 yield rest
+            if not self.entries(project):
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(self.files.forget, project)
             await self._engine.stored()
 
     async def start(
@@ -189,10 +228,15 @@ class Projects:
         await self._starting.start(wanted, why, boot=boot)
 
     async def restart(
-        self, entries: Collection[Entry], grace_s: float | None = None, why: str = "restarted by you"
+        self,
+        entries: Collection[Entry],
+        grace_s: float | None = None,
+        why: str = "restarted by you",
+        *,
+        alone: bool = False,
     ) -> None:
-        """Restart instances, and then what depends on them with `restart: true`."""
-        await self._starting.restart(entries, grace_s, why)
+        """Restart instances, and then, but for `alone`, what depends on them with `restart: true`."""
+        await self._starting.restart(entries, grace_s, why, alone=alone)
 
     async def settled(self, entry: Entry) -> tuple[bool, str]:
         """Wait until it is certain whether an instance is up, see `outcomes.settled`."""

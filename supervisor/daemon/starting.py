@@ -21,7 +21,7 @@ class Starting:
     def __init__(
         self, engine: Engine, hooks: Hooks, under_way: UnderWay, entries: Callable[[str], list[Entry]]
     ) -> None:
-        """entries: the instances of a project."""
+        """entries: the instances of a project that others may depend on."""
         self._engine = engine
         self._hooks = hooks
         self._under_way = under_way
@@ -32,7 +32,8 @@ class Starting:
 
         Returns when each start has come to something, or will not come: then it has its reason.
 
-        boot: nobody waits for it, and all services of a project count as dependencies.
+        boot: nobody waits for it, and all services of a project count as dependencies, as they do for what is
+        run once.
         """
         projects: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -43,7 +44,8 @@ class Starting:
 
     async def _start_project(self, project: str, group: list[Entry], why: str, *, boot: bool) -> None:
         def among(service: str) -> list[Entry]:
-            return [e for e in (self._entries(project) if boot else group) if e.stored.spec.name == service]
+            counting = self._entries(project) if boot or group[0].stored.spec.one_off else group
+            return [entry for entry in counting if entry.stored.spec.name == service]
 
         begun = {entry.instance.id: asyncio.Event() for entry in group}
         by_service: dict[str, list[asyncio.Event]] = {}
@@ -64,9 +66,16 @@ class Starting:
 
         await self._under_way.begin(project, turns, [one(entry) for entry in group])
 
-    async def restart(self, entries: Collection[Entry], grace_s: float | None, why: str) -> None:
-        """Restart them; then those up that depend on them with `restart: true`, when its condition is met."""
+    async def restart(
+        self, entries: Collection[Entry], grace_s: float | None, why: str, *, alone: bool = False
+    ) -> None:
+        """Restart them; then those up that depend on them with `restart: true`, when its condition is met.
+
+        alone: only them.
+        """
         await asyncio.gather(*(self.restart_one(entry, grace_s, why) for entry in entries))
+        if alone:
+            return
         done = {(entry.stored.project, entry.stored.spec.name) for entry in entries}
         following = sorted(done)
         while following:

@@ -48,6 +48,24 @@ def found(supervisor: Supervisor, service: str, name: str, database: str = "ahos
     return {line.split()[0] for line in result.stdout.splitlines()}
 
 
+def test_what_is_run_once_is_found_by_its_own_name_only(net: Networked) -> None:
+    """It finds the others, has no port of the service, and not its fixed address."""
+    supervisor = net.supervisor
+    supervisor.compose(SHOP)
+    supervisor.ok("up", "-d")
+    supervisor.ok("compose", "run", "-d", "--name", "once", "db", "sleep", "1000")
+    supervisor.ok("compose", "run", "-d", "--name", "twice", "--use-aliases", "db", "sleep", "1000")
+    db = "10.254.77.9"
+    once, twice = (found(supervisor, "web", name) for name in ("once", "twice"))
+    assert len(once | twice | {db}) == 3
+    assert found(supervisor, "web", "db") == {db} | twice
+    assert found(supervisor, "web", "postgres") == {db} | twice
+    result = supervisor.run("exec", "once", "getent", "ahostsv4", "web")
+    assert net.address("web", "shop_back") in result.stdout
+    supervisor.ok("down")
+    assert supervisor.rows() == []
+
+
 def test_names_are_known_in_the_networks_that_both_are_in(net: Networked) -> None:
     """Service, container, alias, host name and link; and nothing of a network that one is not in."""
     supervisor = net.supervisor
