@@ -17,6 +17,7 @@ import click
 from supervisor.cli import output
 from supervisor.cli.client import Client
 from supervisor.cli.context import FAILED, NOT_MET, TIMED_OUT, USAGE, Context, fail
+from supervisor.cli.following import CAUSED, listening
 from supervisor.core.model import Project
 from supervisor.core.problems import nearest
 from supervisor.core.reconcile import DEFAULTS, Options
@@ -43,6 +44,7 @@ class Asked:
     build: bool = True
     pull: str | None = None
     quiet_pull: bool = False
+    quiet_build: bool = False
     only_tell: bool = False
     options: Options = DEFAULTS
     form: str = "text"
@@ -82,7 +84,12 @@ def make_ready(context: Context, asked: Asked) -> Ready | None:
         from supervisor.cli.buildservices import build_first
 
         if not build_first(
-            context, loaded, everything=asked.rebuild, only_tell=asked.only_tell, form=asked.form
+            context,
+            loaded,
+            everything=asked.rebuild,
+            only_tell=asked.only_tell,
+            form=asked.form,
+            quiet=asked.quiet_build,
         ):
             return None
     if any(spec.rootfs.kind == "image" for spec in loaded.project.services):
@@ -147,33 +154,69 @@ def tell_plan(client: Client, ready: Ready) -> None:
             click.echo(f"{operation['verb']:8} {operation['name']}: {operation['cause']}")
 
 
-def bring_up(client: Client, ready: Ready, wait_s: float | None = None) -> bool:
+def bring_up(client: Client, ready: Ready, wait_s: float | None = None, progress: str = "plain") -> bool:
     """Have the daemon do it, and tell what came of each operation; whether all went well.
 
-    wait_s: ends the command when it takes longer. Raises UnreachableError.
+    wait_s: ends the command when it takes longer. progress: auto or tty are live on a terminal, quiet
+    tells of failures only. Raises UnreachableError.
     """
+    from supervisor.cli.buildview import chosen
+
+    live = ready.form != "json" and progress in ("auto", "tty") and chosen("auto", sys.stderr) == "tty"
+    if live:
+        from supervisor.cli.upview import UpView
+
+        view = UpView(sys.stderr, client.call("POST", f"{ready.base}/plan", body=ready.body()))
     lines = client.stream("POST", f"{ready.base}/up", {"timeout": wait_s}, ready.body())
-    return _progress(lines, ready.form, wait_s)
+    if not live:
+        return _progress(lines, ready.form, wait_s, quiet=progress == "quiet")
+    good, errors, late = True, [], None
+    with view.shown():
+        for line in lines:
+            late = line.get("timeout", late)
+            good = good and went_well(line)
+            view.tell(line, good=went_well(line))
+            errors += [line["error"]] if "error" in line else []
+    for error in errors:
+        output.print_error(error)
+    if late is not None:
+        _too_late(late, wait_s)
+    return good
+
+
+def tell_ports(client: Client, ready: Ready) -> None:
+    """Where the project can be reached from outside."""
+    if not any(spec.ports for spec in ready.project.services):
+        return
+    views = client.call("GET", "/containers/json", {"project": ready.project.name})
+    for name, places in listening(views):
+        if ready.form == "json":
+            output.print_json({"verb": "listen", "name": name, "outcome": places})
+        else:
+            click.echo(f"{name}: listens on {places}")
 
 
 _FAILURES = ("restarting", "exited: could not", "not started", "not recreated")
-_CAUSED = ("recreate", "remove")
 
 
-def _progress(lines: Iterable[Any], form: str, timeout_s: float | None) -> bool:
+def went_well(line: Mapping[str, Any]) -> bool:
+    """Whether one line of an `up` tells of no failure."""
+    outcome = line.get("outcome", "")
+    return not ("error" in line or outcome.startswith(_FAILURES) or "post_start hook" in outcome)
+
+
+def _progress(lines: Iterable[Any], form: str, timeout_s: float | None, *, quiet: bool = False) -> bool:
     good = True
     for line in lines:
         if "timeout" in line:
             _too_late(line["timeout"], timeout_s)
-        outcome = line.get("outcome", "")
-        if "error" in line or outcome.startswith(_FAILURES) or "post_start hook" in outcome:
-            good = False
+        good = good and went_well(line)
         if form == "json":
             output.print_json(line)
         elif "error" in line:
             output.print_error(line["error"])
-        else:
-            because = f" ({line['cause']})" if line["verb"] in _CAUSED else ""
+        elif not quiet or not went_well(line):
+            because = f" ({line['cause']})" if line["verb"] in CAUSED else ""
             click.echo(f"{line['name']}: {line['outcome']}{because}")
     return good
 
@@ -188,14 +231,21 @@ def wait_until_up(client: Client, ready: Ready, began_s: float, wait_s: float | 
 
     began_s: by time.monotonic, since when wait_s counts.
     """
+    wait_for(client, ready.base, ready.names, began_s, wait_s, ready.form)
+
+
+def wait_for(
+    client: Client, base: str, services: list[str], began_s: float, wait_s: float | None, form: str
+) -> None:
+    """The same for some services, or with none for all, of the project with that path in the API."""
     left_s = None if wait_s is None else max(0.0, wait_s - (time.monotonic() - began_s))
     down = False
-    query = {"service": ready.names, "timeout": left_s}
-    for line in client.stream("POST", f"{ready.base}/wait", query):
+    query = {"service": services, "timeout": left_s}
+    for line in client.stream("POST", f"{base}/wait", query):
         if "timeout" in line:
             _too_late(line["timeout"], wait_s)
         down = down or not line["up"]
-        if ready.form == "json":
+        if form == "json":
             output.print_json(line)
         elif line["up"]:
             click.echo(f"{line['name']}: up")

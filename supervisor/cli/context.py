@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -26,7 +26,11 @@ FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT, DAEMON_FAILED = 1, 2, 3, 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the options say."""
+    """What the options say.
+
+    compose: `shipkeeper compose`, where a name is that of a service of the project of the files here, and
+    nothing else is meant. dry_run: tell what would be done. progress: how (--progress there).
+    """
 
     files: tuple[str, ...]
     project: str | None
@@ -34,6 +38,9 @@ class Context:
     profiles: tuple[str, ...]
     env_files: tuple[str, ...]
     settings: Settings
+    compose: bool = False
+    dry_run: bool = False
+    progress: Literal["auto", "tty", "plain", "json", "quiet"] = "auto"
 
     @property
     def client(self) -> Client:
@@ -108,9 +115,14 @@ class Context:
 
     def scope(self, names: tuple[str, ...]) -> str | None:
         """The project that names are looked up in; None: all, where neither names nor options say which."""
-        if self.project or self.files or self.directory or not names:
+        if self.is_scoped or not names:
             return self.project_name()
         return None
+
+    @property
+    def is_scoped(self) -> bool:
+        """The options say which project is meant."""
+        return bool(self.compose or self.project or self.files or self.directory)
 
 
 def _change(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -172,6 +184,7 @@ TABLE_OR_JSON = click.option(
     show_default=True,
     help="json: one document a line.",
 )
+INDEX = click.option("--index", type=int, help="Which of its replicas, where a service has several.")
 TIMEOUT = click.option(
     "-t", "--timeout", type=float, help="Seconds of grace before SIGKILL, instead of the service's own."
 )
@@ -181,6 +194,28 @@ def fail(code: int, text: str) -> None:
     """One line on stderr, and out."""
     output.print_error(text)
     sys.exit(code)
+
+
+def instance_name(context: Context, name: str, index: int | None) -> str:
+    """The container of a service that is meant: that of --index; in `compose`, without it, the first.
+
+    `name` itself where nobody asks for one of several, or where it is no service: the daemon judges it then.
+    """
+    if index is None and not context.compose:
+        return name
+    query = {"all": 1, "project": context.project_name()}
+    views = [
+        view
+        for view in context.client.call("GET", "/containers/json", query)
+        if view["Service"] == name and not view["OneOff"]
+    ]
+    numbered = {view["Number"]: view["Name"] for view in views}
+    if index is not None and index not in numbered:
+        here = ", ".join(str(number) for number in sorted(numbered)) or "none"
+        fail(UNKNOWN, f'service "{name}" has no container #{index}; there is {here}')
+    if not numbered:
+        return name
+    return str(numbered[min(numbered) if index is None else index])
 
 
 def code_of(status: int) -> int:

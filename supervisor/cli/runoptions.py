@@ -136,7 +136,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
         "Image": image,
         "Cmd": list(command),
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
-        "Env": [line for path in given["env_file"] for line in _env_file(path)]
+        "Env": [line for path in given["env_file"] for line in env_file_lines(path)]
         + [line for variable in given["env"] for line in _variable(variable)],
         "WorkingDir": given["workdir"],
         "User": given["user"],
@@ -209,7 +209,8 @@ def _variable(text: str) -> list[str]:
     return [f"{text}={os.environ[text]}"] if text in os.environ else []
 
 
-def _env_file(path: str) -> list[str]:
+def env_file_lines(path: str) -> list[str]:
+    """NAME=VALUE of each line of an --env-file. Raises OSError."""
     with Path(path).open(encoding="utf-8-sig") as lines:
         kept = [line.lstrip().rstrip("\n") for line in lines]
     return [found for line in kept if line and not line.startswith("#") for found in _variable(line)]

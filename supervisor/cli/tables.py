@@ -120,8 +120,8 @@ def _ps_row(view: Json, *, ports: bool) -> list[str]:
     ]
 
 
-def ports_words(view: Json) -> str:
-    """Docker's words: 0.0.0.0:8080->80/tcp; the same of v4 and v6 once, as *:8080->80/tcp."""
+def ports_words(view: Json, *, both: bool = True) -> str:
+    """Docker's words: 0.0.0.0:8080->80/tcp; with `both` the same of v4 and v6 once, as *:8080->80/tcp."""
     places: dict[tuple[int, int, str], list[str]] = {}
     plain = []
     for port in view.get("Ports") or ():
@@ -132,7 +132,7 @@ def ports_words(view: Json) -> str:
             plain.append(f"{port['PrivatePort']}/{port['Type']}")
     words: list[str] = []
     for (public, private, kind), hosts in places.items():
-        shown = ["*"] if set(hosts) == {"0.0.0.0", "::"} else hosts  # noqa: S104 - words
+        shown = ["*"] if both and set(hosts) == {"0.0.0.0", "::"} else hosts  # noqa: S104 - words
         words += [f"{f'[{host}]' if ':' in host else host}:{public}->{private}/{kind}" for host in shown]
     return ", ".join([*words, *plain])
 
@@ -220,14 +220,15 @@ def _health_story(health: Json | None) -> list[str]:
     return lines
 
 
+_IDLE: Json = {"CpuSeconds": 0.0, "MemoryBytes": 0, "MemoryLimitBytes": None, "Pids": 0}
+
+
 def stats_rows(before: Sequence[Json], now: Sequence[Json], passed_s: float) -> list[Json]:
-    """What each used between two looks; new ones count from their beginning."""
+    """What each used between two looks; new ones count from their beginning. What is down uses nothing."""
     former = {view["Id"]: view["Usage"] for view in before if view["Usage"]}
     rows = []
     for view in now:
-        used = view["Usage"]
-        if used is None:
-            continue
+        used = view["Usage"] or _IDLE
         earlier = former.get(view["Id"], {"CpuSeconds": used["CpuSeconds"]})
         cpu_s = max(0.0, used["CpuSeconds"] - earlier["CpuSeconds"])
         limit = used["MemoryLimitBytes"]
