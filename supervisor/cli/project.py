@@ -6,11 +6,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from supervisor.cli import output
+from supervisor.cli.attachedoptions import attached_options, check_services, wish_of
 from supervisor.cli.bringing import (
     Asked,
     asked_of_orphans,
@@ -19,6 +21,7 @@ from supervisor.cli.bringing import (
     parse_scale,
     scale_project,
     tell_plan,
+    tell_ports,
     wait_until_up,
 )
 from supervisor.cli.context import (
@@ -110,6 +113,7 @@ def asked_of(
     no_build: bool,
     pull: str | None,
     quiet_pull: bool,
+    quiet_build: bool = False,
     scales: tuple[str, ...] = (),
     no_deps: bool = False,
     dry_run: bool = False,
@@ -126,6 +130,7 @@ def asked_of(
         build=not no_build,
         pull=pull,
         quiet_pull=quiet_pull,
+        quiet_build=quiet_build,
         only_tell=dry_run,
         options=options,
         form=form,
@@ -157,6 +162,8 @@ NO_DEPS = click.option("--no-deps", is_flag=True, help="Leave what SERVICES depe
     is_flag=True,
     help="Recreate with new anonymous volumes; the old ones go.",
 )
+@click.option("--quiet-build", is_flag=True, help="Do not show builds.")
+@attached_options
 @NO_DEPS
 @recreate_options
 @image_options
@@ -180,12 +187,12 @@ def up(
     no_recreate: bool,
     remove_orphans: bool,
     timeout: float | None,
-    **images_and_plan: Any,
+    **others: Any,
 ) -> None:
     """Bring the project up, or SERVICES and what they depend on. What has not changed is not touched.
 
-    Without -d the output of the services is shown, and Ctrl-C stops them. Where no daemon runs, the
-    supervisor itself runs here until then.
+    Without -d the output of the services is shown until all have ended, and Ctrl-C stops them. Where no
+    daemon runs, the supervisor itself runs here until then.
 
     What has `build` and no image is built first, by this command itself.
 
@@ -208,10 +215,14 @@ def up(
         no_start=no_start,
         grace_s=timeout,
     )
-    asked = asked_of(services, options, **images_and_plan)
+    wish = wish_of(services, others, grace_s=timeout, detached=detach or wait_up or no_start, context=context)
+    asked = asked_of(services, options, **others)
+    if context.dry_run:
+        asked = replace(asked, only_tell=True)
     ready = make_ready(context, asked)
     if ready is None:
         return
+    check_services(wish, ready.names)
     client = context.client
     attached = not (detach or wait_up or no_start or asked.only_tell)
     began_s = time.monotonic()
@@ -219,22 +230,22 @@ def up(
         if asked.only_tell:
             tell_plan(client, ready)
             return
-        good = bring_up(client, ready, wait_timeout if wait_up else None)
+        if attached:
+            from supervisor.cli.attachedup import run_attached
+
+            sys.exit(run_attached(client, ready, wish))
     except UnreachableError:
         if not attached:
             raise
         from supervisor.cli.foreground import run_foreground
 
-        asyncio.run(run_foreground(context.settings, ready))
-        return
+        sys.exit(asyncio.run(run_foreground(context.settings, ready, wish)))
+    good = bring_up(client, ready, wait_timeout if wait_up else None, context.progress)
     if wait_up and not no_start:
         wait_until_up(client, ready, began_s, wait_timeout)
     elif not good:
         sys.exit(FAILED)
-    elif attached:
-        from supervisor.cli.foreground import attach
-
-        attach(client, ready.project, timeout)
+    tell_ports(client, ready)
 
 
 @click.command()
@@ -252,7 +263,9 @@ def scale(context: Context, scales: tuple[str, ...], no_deps: bool, dry_run: boo
     counts = parse_scale(scales, option="scale")
     options = Options(orphans="ignore")
     scale_project(
-        context, counts, Asked(dependencies=not no_deps, only_tell=dry_run, options=options, form=form)
+        context,
+        counts,
+        Asked(dependencies=not no_deps, only_tell=dry_run or context.dry_run, options=options, form=form),
     )
 
 
@@ -283,6 +296,11 @@ def down(
     Networks go as far as nobody uses them; volumes stay without -v, images without --rmi.
     """
     name = context.project_name()
+    if context.dry_run:
+        from supervisor.cli.act import preview
+
+        preview(context, "remove", services, name)
+        return
     images = images_of_project(context, name, services, only_local=rmi == "local") if rmi else []
     query = {"volumes": 1 if volumes else None, "t": timeout, "service": list(services) or None}
     gone = failed = False
