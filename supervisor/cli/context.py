@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT, DAEMON_FAILED = 1, 2, 3, 4, 5, 124, 125
 """Exit codes; 0 is done."""
+_told: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ class Context:
             read_env_files=read_env_files,
             dependencies=dependencies,
         )
-        for warning in loaded.warnings:
-            output.print_error(f"warning: {warning}")
+        for warning in map(str, loaded.warnings):
+            if warning not in _told:  # some verbs load the files more than once
+                output.print_error(f"warning: {warning}")
+                _told.add(warning)
         return loaded
 
     def merged(self, *, interpolate: bool, normalize: bool, keep_paths: bool) -> dict[str, Any]:
