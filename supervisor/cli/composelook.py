@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -163,9 +164,10 @@ def events(
         except ValueError as error:
             fail(USAGE, f"cannot use --until: {error}")
     with contextlib.suppress(KeyboardInterrupt):
+        if end_ns is not None:
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, (end_ns - time.time_ns()) / 1e9))
         for event in context.client.stream("GET", "/events", {"project": context.project_name()}):
-            if end_ns is not None and parse_time_ns(event["time"], 0) > end_ns:
-                return
             if names and event["service"] not in names:
                 continue
             click.echo(json.dumps(event_view(event)) if as_json else _event_line(event))

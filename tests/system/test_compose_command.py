@@ -153,6 +153,7 @@ def test_events_are_of_the_project(shop: Supervisor) -> None:
         event = json.loads(seen.readline())
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE_S)
+    assert shop.ok("compose", "events", "--until", "1s") == "", "that was a second ago"
     assert event["action"] in ("pause", "unpause")
     assert (event["type"], event["service"], event["attributes"]["name"]) == ("container", "db", "shop-db-1")
 
