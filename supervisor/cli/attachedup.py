@@ -97,7 +97,10 @@ class _Attached:
         self._begin(lambda: self._show(lines))
         self._begin(self._bring_up)
         with self._interrupts():
-            return self._stay()
+            try:
+                return self._stay()
+            except (ApiError, UnreachableError, HTTPException, OSError) as error:
+                return self._left(error)
 
     def _begin(self, work: Callable[[], None]) -> None:
         def run() -> None:
@@ -171,12 +174,15 @@ class _Attached:
                     self._judged()
                     return self._closed()
                 case _Failed(error=error):
-                    self._view.say(f"cannot stay with {self._project.name}: {error}; what runs runs on")
-                    return FAILED
+                    return self._left(error)
                 case _Looked():
                     continue
             if self._judged() and brought and not self._stops:
                 return self._closed()
+
+    def _left(self, error: Exception) -> int:
+        self._view.say(f"cannot stay with {self._project.name}: {error}; what runs runs on")
+        return FAILED
 
     def _tell_up(self) -> None:
         for name, places in listening(self._views()):
