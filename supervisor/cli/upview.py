@@ -99,13 +99,12 @@ def frame(rows: list[Row], width: int, height: int | None, now_s: float, *, colo
     if height is not None and len(rows) > height - 1:
         shown = [row for row in rows if row.ended_s is None or not row.good][: max(height - 1, 0)]
     names = max((cells(row.name) for row in shown), default=0)
-    texts = max((cells(row.text) for row in shown), default=0)
     for row in shown:
         seconds = f"{(row.ended_s or now_s) - row.began_s:.1f}s"
-        text = f" {_mark(row, now_s)} Container {_filled(row.name, names)}  {_filled(row.text, texts)}"
+        text = f" {_mark(row, now_s)} Container {_filled(row.name, names)}  {row.text}"
         room = max(width - len(seconds) - 1, 0)
         text = text if cells(text) <= room else f"{text[: max(room - 1, 0)]}…"
-        line = f"{_filled(text, min(room, 100))} {seconds}"
+        line = f"{_filled(text, min(room, 90))} {seconds}"
         ink = _BLUE if row.ended_s is None else _GREEN if row.good else _RED
         lines.append(f"{ink}{line}{_RESET}" if colour else line)
     return lines

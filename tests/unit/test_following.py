@@ -89,6 +89,8 @@ def test_a_frame_fits_and_counts_what_has_come_to_something() -> None:
     assert [line.split()[0] for line in lines[1:]] == ["✔", "✘", "⠋"]
     assert all(len(line) <= 60 for line in lines)
     assert lines[1].endswith(" 1.5s")
+    long = [*rows, Row("p-d-1", "exited: " + "a reason " * 9, 0.0, 1.0)]
+    assert ["…" in line for line in frame(long, 60, None, 3.0, colour=False)] == [False] * 4 + [True]
     short = frame(rows, 60, 3, 3.0, colour=False)
     assert [line.split()[2] for line in short[1:]] == ["p-b-1", "p-c-1"], "what has ended well goes first"
     assert all(len(line) <= 20 for line in frame(rows, 20, None, 3.0, colour=False))
