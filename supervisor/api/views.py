@@ -51,6 +51,9 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Command": list(stored.spec.argv()),
         "ConfigHash": stored.config_hash,
         "Rootfs": msgspec.to_builtins(stored.spec.rootfs),
+        "MountedImages": msgspec.to_builtins(
+            [mount.image for mount in stored.spec.mounts if mount.image is not None]
+        ),
         "Image": stored.spec.rootfs.path if stored.spec.rootfs.kind == "image" else "",
         "ImageID": stored.spec.rootfs.image_id,
         "HostConfig": {

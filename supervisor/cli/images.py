@@ -57,17 +57,26 @@ def opened(context: Context) -> Iterator[ImageStore]:
 
 
 def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
-    """Names of all instances, running or not, with what their root stands on."""
+    """Names of all instances, running or not, with each image, or other root, that they stand on or mount."""
     try:
         views = context.client.call("GET", "/containers/json", {"all": 1})
-        return [(view["Name"], view["Rootfs"]) for view in views]
+        return [
+            (view["Name"], each)
+            for view in views
+            for each in (view["Rootfs"], *view.get("MountedImages", ()))
+        ]
     except UnreachableError:
         path = context.settings.paths.database
         if not Path(path).exists():
             return []
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute("SELECT name, spec FROM instance")
-            return [(name, msgspec.json.decode(spec)["rootfs"]) for name, spec in rows]
+            stored = [(name, msgspec.json.decode(spec)) for name, spec in rows]
+            return [(name, each) for name, spec in stored for each in _held(spec)]
+
+
+def _held(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [spec["rootfs"], *(mount["image"] for mount in spec.get("mounts", ()) if mount.get("image"))]
 
 
 def _kept_layers(store: ImageStore, roots: list[tuple[str, dict[str, Any]]]) -> frozenset[str]:

@@ -24,6 +24,7 @@ from supervisor.cli.context import (
     project_options,
 )
 from supervisor.cli.errors import UnreachableError
+from supervisor.core.images import used_images
 
 
 @click.command()
@@ -91,7 +92,7 @@ def up(
 
         if not build_first(context, loaded, everything=rebuild, only_tell=dry_run, form=form):
             return
-    if any(spec.rootfs.kind == "image" for spec in project.services):
+    if any(used_images(spec) for spec in project.services):
         from supervisor.cli.pulling import pull_first
 
         if not pull_first(context, loaded, policy=pull_policy, only_tell=dry_run, form=form):

@@ -19,8 +19,6 @@ _RESOLVER = "the host's resolv.conf is used; remove the key"
 NOT_YET: Mapping[tuple[str, str], str] = {
     # Without this line a service that names neither networks nor network_mode is in the network `default`.
     ("a Compose file", "networks"): _NETWORKS,
-    ("a service", "blkio_config"): "use `cpu_shares`, or limit the disk on the host",
-    ("a service", "cpuset"): "use `cpus` or `cpu_shares`",
     ("a service", "dns"): _RESOLVER,
     ("a service", "dns_opt"): _RESOLVER,
     ("a service", "dns_search"): _RESOLVER,
@@ -42,7 +40,6 @@ NOT_YET: Mapping[tuple[str, str], str] = {
     ("network_mode", "bridge"): "write host or none",
     ("network_mode", "service:"): "write host or none",
     ("network_mode", "container:"): "write host or none",
-    ("a mount", "image"): "mount a volume, or copy the files with `COPY --from` in a build",
 }
 """(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
 
@@ -162,12 +159,10 @@ DEVICE = Keys("a device", frozenset(("source", "target", "permissions")))
 ULIMIT = Keys("a ulimit", frozenset(("soft", "hard")))
 BLKIO = Keys(
     "blkio_config",
-    frozenset(("weight",)),
-    dict.fromkeys(
-        ("weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"),
-        "limits of single devices are not kept; use `weight`",
-    ),
+    words("weight weight_device device_read_bps device_read_iops device_write_bps device_write_iops"),
 )
+BLKIO_WEIGHT = Keys("a weight of a device", frozenset(("path", "weight")))
+BLKIO_RATE = Keys("a rate of a device", frozenset(("path", "rate")))
 ENV_FILE = Keys("env_file", frozenset(("path", "required", "format")))
 DEPENDENCY = Keys("depends_on", frozenset(("condition", "required", "restart")))
 LOGGING = Keys("logging", frozenset(("driver", "options")))

@@ -101,10 +101,6 @@ def _long(context: Context, item: Node, where: str) -> Pair | None:
         )
         return None
     kind = kind and reader.choice(entries["type"], f"{where}.type", _KINDS)
-    if kind == "image" and not reader.built(
-        entries["type"].mark, f"{where}.type", "a mount", "image", "type image"
-    ):
-        return None
     target = _given(context, entries, where, "target", "/data")
     source = _given(context, entries, where, "source", "./data")
     read_only = "read_only" in entries and reader.boolean(entries["read_only"], f"{where}.read_only")

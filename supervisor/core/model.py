@@ -64,6 +64,18 @@ class RestartRules:
     resume_after_s: float | None = None
 
 
+BlockLimit = Literal["weight", "read_bps", "write_bps", "read_iops", "write_iops"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimit:
+    """A limit of `blkio_config` on a block device: bytes or operations a second, or a weight (10-1000)."""
+
+    kind: BlockLimit
+    path: str
+    value: int
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """cgroup limits; None is unlimited.
@@ -85,6 +97,7 @@ class Limits:
     memory_swappiness: int | None = None
     oom_kill_disable: bool = False
     blkio_weight: int | None = None
+    blkio_devices: tuple[DeviceLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,21 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Rootfs:
+    """Where the lower layers of a service, or what a mount of an image shows, come from.
+
+    `host`: a copy-on-write view of the host's own root, secrets masked. `directory` and `archive`: a
+    root file system named by `x-shipkeeper.rootfs` (`path` is absolute). `image`: `path` is its name, and
+    once it is resolved, `image_id` and `layers` (diff ids, the lowest first) say which one that was.
+    """
+
+    kind: Literal["host", "directory", "archive", "image"] = "host"
+    path: str | None = None
+    image_id: str = ""
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     """A bind mount, a named or anonymous volume, a tmpfs or an image inside a service.
 
@@ -105,6 +133,7 @@ class Mount:
     anonymous: the supervisor named the volume, and it goes with `rm -v`, `down -v` and `run --rm`.
     recursive: Compose's bind.recursive. `enabled`: what is mounted below the source comes along, read-only as
         far as the mount is; `disabled`: it does not; `writable`: it stays as it is; `readonly`: as `enabled`.
+    image: of a mount of type `image`, which one `source` names, once it is resolved.
     """
 
     type: Literal["bind", "volume", "tmpfs", "image"]
@@ -120,6 +149,7 @@ class Mount:
     tmpfs_options: tuple[str, ...] = ()
     anonymous: bool = False
     recursive: Literal["enabled", "disabled", "writable", "readonly"] = "enabled"
+    image: Rootfs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +159,6 @@ class Device:
     source: str
     target: str
     permissions: str = "rwm"
-
-
-@dataclass(frozen=True, slots=True)
-class Rootfs:
-    """Where the lower layers of a service come from.
-
-    `host`: a copy-on-write view of the host's own root, secrets masked. `directory` and `archive`: a
-    root file system named by `x-shipkeeper.rootfs` (`path` is absolute). `image`: `path` is its name, and
-    once it is resolved, `image_id` and `layers` (diff ids, the lowest first) say which one that was.
-    """
-
-    kind: Literal["host", "directory", "archive", "image"] = "host"
-    path: str | None = None
-    image_id: str = ""
-    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervisor.core.model import Project, ServiceSpec
+from supervisor.core.images import used_images
+from supervisor.core.model import Mount, Project, Rootfs, ServiceSpec
 from supervisor.core.paths import Paths
 from supervisor.image.blobs import BlobError
 from supervisor.image.config import ConfigError
@@ -25,7 +26,7 @@ class Images:
 
     def resolve(self, project: Project) -> Project:
         """A project whose services stand on certain images. Raises PlanError, all that is missing in one."""
-        if not any(spec.rootfs.kind == "image" for spec in project.services):
+        if not any(used_images(spec) for spec in project.services):
             return project
         problems: list[str] = []
         services = []
@@ -59,9 +60,11 @@ class Images:
         return self._resolve(spec, store)
 
     def _resolve(self, spec: ServiceSpec, store: ImageStore) -> ServiceSpec:
-        if spec.rootfs.kind != "image":
-            return spec
         try:
+            mounts = tuple(_mount(each, store) if each.type == "image" else each for each in spec.mounts)
+            spec = replace(spec, mounts=mounts)
+            if spec.rootfs.kind != "image":
+                return spec
             image = store.find(spec.rootfs.path or "")
             made = apply_image(spec, image.id, image.config)
         except (StoreError, BlobError, ConfigError, OSError) as error:
@@ -71,3 +74,9 @@ class Images:
                 f"cannot create service {spec.name}: neither it nor its image has a command; write `command:`"
             )
         return made
+
+
+def _mount(mount: Mount, store: ImageStore) -> Mount:
+    image = store.find(mount.source or "")
+    root = Rootfs("image", mount.source, image.id, tuple(image.config.rootfs.diff_ids))
+    return replace(mount, image=root)

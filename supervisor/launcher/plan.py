@@ -10,7 +10,7 @@ paths named `source`, `lower`, `upper` and `work` are the host's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Overlay(NamedTuple):
@@ -106,7 +106,10 @@ Step = Overlay | Bind | Mount | Symlink | Pivot | ReadOnly | Mask | ReadOnlyRoot
 
 
 class Limits(NamedTuple):
-    """cgroup limits of one run; None leaves the kernel's default."""
+    """cgroup limits of one run; None leaves the kernel's default.
+
+    blkio_devices: [kind, path of the device, value], as `kernel.limitfiles` has them.
+    """
 
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None
@@ -117,6 +120,9 @@ class Limits(NamedTuple):
     pids: int | None = None
     memory_swappiness: int | None = None
     oom_kill_disable: bool = False
+    cpuset: str | None = None
+    blkio_weight: int | None = None
+    blkio_devices: list[list[Any]] = []  # noqa: RUF012 - a NamedTuple's default is never mutated
 
 
 class Process(NamedTuple):

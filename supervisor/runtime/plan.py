@@ -105,6 +105,7 @@ class PreparedInstance:
     lowers: layers of the root, topmost first. host_view: /run is a fresh tmpfs.
     sources: host directory behind each volume, by target. tmpfs_modes: mode of the directory that a tmpfs
     hides, by target (absent: there is none). granted: a directory with the file of each grant, by number.
+    images: what a mount of an image shows, by target: directories to stack, topmost first, or one file.
     """
 
     instance_id: str
@@ -117,6 +118,7 @@ class PreparedInstance:
     sources: Mapping[str, str] = field(default_factory=dict)
     tmpfs_modes: Mapping[str, int] = field(default_factory=dict)
     granted: str = ""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def service_hostname(spec: model.ServiceSpec, instance_id: str, host: HostFacts) -> str:
@@ -367,10 +369,10 @@ def _mount_step(
                 subpath=_subpath(mount, target),
             )
         case "image":
-            raise PlanError(
-                f"cannot mount {mount.source} at {target}: mounts of images are not"
-                " supported yet; mount a volume"
-            )
+            shown = prepared.images[mount.target]
+            if len(shown) == 1:
+                return plan.Bind(shown[0], target, read_only=True)
+            return plan.Overlay(target, list(shown), None, None)
 
 
 def _namespace(mount: model.Mount, host: HostFacts) -> str:
