@@ -125,7 +125,7 @@ async def ours(forwarding: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         names = Names(Paths(directory, directory), print, lambda: None)
         began = time.perf_counter()
-        await names.tell([asker, many])
+        await names.tell(lambda: [asker, many])
         print(f"{'ours, from nothing to answering':34} {(time.perf_counter() - began) * 1e3:9.0f} ms")
         link = names._link
         assert link is not None

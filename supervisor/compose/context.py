@@ -17,8 +17,8 @@ from supervisor.core.network import Network
 class Context(NamedTuple):
     """project_dir: relative paths start here (the directory of the first file). env: shell and `.env`.
 
-    volumes, networks, configs, secrets: the declared ones by key. project: its name. default_mode: the
-    network mode of a service that names none. keep_paths: relative ones stay as written, for `config` alone.
+    volumes, networks, configs, secrets: the declared ones by key. project: its name. keep_paths: relative
+    ones stay as written, for `config` alone.
     """
 
     reader: Reader
@@ -29,7 +29,6 @@ class Context(NamedTuple):
     secrets: Mapping[str, FileSource] = MappingProxyType({})
     configs: Mapping[str, FileSource] = MappingProxyType({})
     networks: Mapping[str, Network] = MappingProxyType({})
-    default_mode: str = "host"
     keep_paths: bool = False
 
     def absolute(self, path: str) -> str:

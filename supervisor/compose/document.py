@@ -35,11 +35,11 @@ def config_document(loaded: Loaded, *, env_files: bool = False) -> dict[str, Any
     return escaped
 
 
-def normalized(document: dict[str, Any], project: str, *, networked: bool) -> dict[str, Any]:
+def normalized(document: dict[str, Any], project: str) -> dict[str, Any]:
     """A merged document with the names of its resources, and with the default network where it is used."""
     found = {key: value for key, value in document.items() if key != "name"}
     services = found.get("services")
-    if networked and isinstance(services, dict):
+    if isinstance(services, dict):
         joined = False
         for name, service in services.items():
             if not isinstance(service, dict) or "network_mode" in service or "provider" in service:

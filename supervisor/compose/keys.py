@@ -13,33 +13,12 @@ from collections.abc import Mapping
 from supervisor.compose.names import words
 from supervisor.compose.reader import Keys
 
-_NETWORKS = "project networks come in a later version; use `network_mode: host` or `none` until then"
-_RESOLVER = "the host's resolv.conf is used; remove the key"
-
 NOT_YET: Mapping[tuple[str, str], str] = {
-    # Without this line a service that names neither networks nor network_mode is in the network `default`.
-    ("a Compose file", "networks"): _NETWORKS,
-    ("a service", "dns"): _RESOLVER,
-    ("a service", "dns_opt"): _RESOLVER,
-    ("a service", "dns_search"): _RESOLVER,
-    ("a service", "domainname"): "use `hostname`",
-    ("a service", "expose"): _NETWORKS,
-    ("a service", "external_links"): _NETWORKS,
-    ("a service", "extra_hosts"): "write the name into the host's /etc/hosts",
-    ("a service", "links"): _NETWORKS,
-    ("a service", "mac_address"): _NETWORKS,
-    ("a service", "networks"): _NETWORKS,
-    ("a service", "ports"): (
-        "with `network_mode: host` a service listens on the host's ports itself; remove the key"
-    ),
     ("a service", "pre_start"): (
         "use a service of its own, and depends_on with service_completed_successfully"
     ),
     ("a service", "scale"): "write a service for each instance",
     ("deploy", "replicas"): "write a service for each instance",
-    ("network_mode", "bridge"): "write host or none",
-    ("network_mode", "service:"): "write host or none",
-    ("network_mode", "container:"): "write host or none",
 }
 """(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
 

@@ -34,7 +34,6 @@ from supervisor.compose.variables import Variable, variables_of
 from supervisor.compose.volumes import read_volumes
 from supervisor.core.build import ImageSource
 from supervisor.core.model import Mount, Project, ServiceSpec
-from supervisor.core.network import PROJECT_NETWORKS
 
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
@@ -105,10 +104,7 @@ def load_project(
     top = reader.mapping(tree, "", keys.TOP, "services: {web: {command: sleep 60}}") or {}
     if "name" in top:
         reader.string(top["name"], "name", "my-project")
-    # Without networks every service that says nothing has the host's.
-    networked = ("a Compose file", "networks") not in not_yet
-    mode = PROJECT_NETWORKS if networked else "host"
-    context = Context(reader, directory, variables, project=name, default_mode=mode, keep_paths=keep_paths)
+    context = Context(reader, directory, variables, project=name, keep_paths=keep_paths)
     volumes, volume_documents = read_volumes(context, top.get("volumes"))
     networks, network_documents = read_networks(context, top.get("networks"))
     configs, config_documents, config_places = grants.read_sources(context, top.get("configs"), "config")
@@ -139,8 +135,6 @@ def load_project(
         for place in [places[key]]
     ]
     findings.raise_errors(sources.files)
-    if not networked:
-        _warn_of_networks([drafts[each] for each in chosen], findings)
 
     kept = sorted(
         (volume for volume in volumes.values() if volume.name in used.volumes), key=lambda one: one.key
@@ -187,7 +181,6 @@ def merged_document(
     interpolate: bool = True,
     normalize: bool = True,
     keep_paths: bool = False,
-    not_yet: Mapping[tuple[str, str], str] = keys.NOT_YET,
 ) -> dict[str, Any]:
     """The files as one document: what they include and extend filled in and merged, but nothing validated.
 
@@ -210,8 +203,7 @@ def merged_document(
     document.pop("version", None)
     if not normalize:
         return document
-    networked = ("a Compose file", "networks") not in not_yet
-    return {"name": name} | normalized(document, name, networked=networked)
+    return {"name": name} | normalized(document, name)
 
 
 def file_variables(files: Sequence[str]) -> list[Variable]:
@@ -365,20 +357,6 @@ def _check_contexts(drafts: Mapping[str, Draft], chosen: Sequence[str], findings
                     f" additional context {key}",
                     "name a service that has `build`",
                 )
-
-
-def _warn_of_networks(drafts: Sequence[Draft], findings: Findings) -> None:
-    """One line for all services that share the host's network without saying so."""
-    silent = [draft for draft in drafts if not draft.network_named]
-    if silent:
-        names = ", ".join(draft.spec.name for draft in silent)
-        findings.warn(
-            silent[0].node.mark,
-            f"services.{silent[0].spec.name}.network_mode",
-            f"no network mode is named for {names}: the host's network is shared, as project networks come in"
-            " a later version",
-            "write `network_mode: host` to agree, or `none` for no network",
-        )
 
 
 def _extensions(tree: Node) -> dict[str, Any]:

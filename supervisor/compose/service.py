@@ -31,7 +31,7 @@ class Draft(NamedTuple):
     """A service before its env files are read.
 
     spec: complete but for `environment`, which has what is written in the file.
-    environment: None is a name without a value. network_named: the file says which network.
+    environment: None is a name without a value.
     source: of its image. volumes_from: services with whether their volumes are read-only, and the place.
     implied: places of dependencies that `depends_on` does not name.
     """
@@ -41,7 +41,6 @@ class Draft(NamedTuple):
     document: Document
     environment: Mapping[str, str | None]
     env_files: tuple[EnvFile, ...]
-    network_named: bool
     source: ImageSource | None = None
     volumes_from: tuple[tuple[str, bool, Node], ...] = ()
     label_files: tuple[EnvFile, ...] = ()
@@ -88,9 +87,6 @@ class _Builder(ServiceKeys):
                 )
             if self.fields.get("network_mode") != PROJECT_NETWORKS:
                 return
-        elif context.default_mode != PROJECT_NETWORKS:
-            self.document["network_mode"] = context.default_mode
-            return
         written = (
             node
             if node is not None and node.value
@@ -188,7 +184,6 @@ class _Builder(ServiceKeys):
             )
         self.document.setdefault("command", None)
         self.document.setdefault("entrypoint", None)
-        named = "network_mode" in self.fields
         self.places_in_networks()
         self.counted()
         self.health_together()
@@ -204,7 +199,6 @@ class _Builder(ServiceKeys):
             kept | self.context.extensions(self.node),
             self.environment,
             files,
-            named or self.context.default_mode == PROJECT_NETWORKS,
             self.source(),
             tuple(self.volumes_from),
             tuple(self.label_files),

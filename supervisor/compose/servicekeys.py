@@ -304,7 +304,7 @@ class ServiceKeys:
     def sysctls(self, key: str, node: Node, path: str) -> None:
         entries = self.context.reader.entries(node, path, "{kernel.shmmax: 68719476736}") or {}
         mode = self.entries.get("network_mode")
-        network = self.context.default_mode if mode is None else str(mode.value)
+        network = PROJECT_NETWORKS if mode is None else str(mode.value)
         found: dict[str, str] = {}
         for name, value in entries.items():
             text = plain_text(self.context, value, f"{path}.{name}")

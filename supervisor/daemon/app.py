@@ -29,6 +29,7 @@ from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.inside import Inside
+from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
 from supervisor.daemon.networks import Networks
@@ -44,6 +45,7 @@ from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect, remove_empty
 from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError, gone
+from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
 from supervisor.runtime.translate import PlanError
 
@@ -79,6 +81,7 @@ class Daemon:
         self.engine: Engine
         self.networks: Networks
         self.watch: NetWatch
+        self.memberships: Memberships
         self.projects: Projects
         self.containers: Containers
         self.volumes: Volumes
@@ -107,11 +110,13 @@ class Daemon:
         plans = await asyncio.to_thread(
             LaunchPlans, self.paths, self.cgroup_base, self.settings.masked_paths, self.networks, self._find
         )
-        self.engine = Engine(self.database, plans.plan, self._report)
+        self.engine = Engine(self.database, self._plan, self._report)
         self.engine.on_rest = self._on_rest
         self.plans = plans
         loop = asyncio.get_running_loop()
         self.networks.begun = lambda: _called(loop, self._look_after_networks)
+        self.memberships = Memberships(self.networks, self.names, self._stored, self._report)
+        self.networks.changed = self.memberships.changed
         try:
             self.networks.load()
         except OSError as error:
@@ -166,6 +171,17 @@ class Daemon:
             await self.networks.settle(entries, up)
         except PlanError as error:
             self._report(str(error))
+        await self.memberships.settle()
+
+    async def _plan(self, stored: Stored) -> LaunchPlan:
+        """What is launched for an instance; its names are in force. Raises what cannot be done."""
+        plan = await asyncio.to_thread(self.plans.plan, stored)
+        await self.memberships.admit(stored)
+        return plan
+
+    def _stored(self, instance: str) -> Stored | None:
+        entry = self.engine.entries.get(instance)
+        return entry.stored if entry is not None else None
 
     def _look_after_networks(self) -> None:
         try:
@@ -219,6 +235,7 @@ class Daemon:
             isinstance(entry.instance.phase, Starting | Running | Stopping)
             for entry in self.engine.entries.values()
         )
+        await self.memberships.close()
         await self.names.close(end=not up)
         if up:
             launcher.close()

@@ -11,7 +11,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, assert_never
 
@@ -125,14 +125,14 @@ def boottime_s() -> float:
 class Engine:
     """See the module. All methods belong to the event loop.
 
-    plans: makes the launch plan of a stored instance; blocks, so it is called in a thread. Raises an error
+    plans: makes the launch plan of a stored instance. Raises an error
     whose text is for the user.
     """
 
     def __init__(
         self,
         database: StateDatabase,
-        plans: Callable[[Stored], LaunchPlan],
+        plans: Callable[[Stored], Awaitable[LaunchPlan]],
         report: Callable[[str], None],
     ) -> None:
         self._plans = plans
@@ -334,7 +334,7 @@ class Engine:
 
     async def _prepare_and_launch(self, entry: Entry, run: int) -> None:
         try:
-            plan = await asyncio.to_thread(self._plans, entry.stored)
+            plan = await self._plans(entry.stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this start that failed
             entry.preparing = False
             failure = SpawnFailure("prepare", getattr(error, "errno", None) or 0, str(error), 128)

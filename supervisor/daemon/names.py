@@ -1,8 +1,9 @@
 """Names of services: the daemon's part. It tells the resolver who is called what, and keeps one running.
 
-Without an endpoint there is no resolver. It outlives the daemon; the next one finds it, and takes a second
-descriptor of each of its sockets. With these a resolver that died is followed by another that finds
-in them what was asked meanwhile; one of another version is replaced the same way.
+Before the first endpoint there is no resolver, and soon after the last one none. It outlives the daemon; the
+next one finds it, and takes a second descriptor of each of its sockets. With these a resolver that died is
+followed by another that finds in them what was asked meanwhile; one of another version is replaced the same
+way.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from supervisor.runtime.names import Member, names_table
 from supervisor.runtime.namesockets import Sockets, open_sockets
 
 _RETRY_S = 1.0
+LINGER_S = 60.0
+"""How long a resolver that nobody needs stays, so that containers that come and go share one."""
 _QUICK_DEATHS = 5
 """So many are replaced at once; after that one that dies within `_RETRY_S` of its start is waited out."""
 
@@ -44,8 +47,14 @@ class Names:
     """See the module. `adopt`, then `tell` as often as there is news, then `close`; used from one loop."""
 
     def __init__(
-        self, paths: Paths, report: Callable[[str], None], cgroup_base: Callable[[], str | None]
+        self,
+        paths: Paths,
+        report: Callable[[str], None],
+        cgroup_base: Callable[[], str | None],
+        linger_s: float = LINGER_S,
     ) -> None:
+        self._linger_s = linger_s
+        self._idle: asyncio.Task[None] | None = None
         self._paths = paths
         self._report = report
         self._cgroup_base = cgroup_base
@@ -86,28 +95,34 @@ class Names:
                 return
             words, fds = await link.hear()
 
-    async def tell(self, members: Iterable[Member]) -> dict[str, str]:
+    async def tell(self, members: Callable[[], Iterable[Member]]) -> dict[str, str]:
         """Have exactly these names in force; returns when they are, with what went wrong, by instance id.
 
-        Many calls at once cost little more than one: the last one counts for all. Raises NamesError, and
-        ResolverError where there is no resolver to be had; then it is tried again in the background.
+        members: asked when it is their turn. Many calls at once cost little more than one: the last one
+        counts for all. Raises NamesError, and ResolverError where there is no resolver to be had; then it is
+        tried again in the background.
         """
-        self._table = names_table(self._table.serial + 1, members)
         self._wanted += 1
         mine = self._wanted
         async with self._lock:
             if self._in_force < mine:
                 newest = self._wanted
+                self._table = names_table(self._table.serial + 1, members())
                 await self._put_in_force(self._table)
                 self._in_force = newest
         return dict(self._problems)
 
     async def _put_in_force(self, table: Table) -> None:
         await self._open(table.endpoints)
-        await asyncio.to_thread(_write, self._paths.names_table, msgspec.json.encode(table))
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         if not table.endpoints:
-            await self._end()
-            return
+            if self._link is None:
+                await self._end()
+                return
+            self._idle = asyncio.get_running_loop().create_task(self._end_when_idle())
+        await asyncio.to_thread(_write, self._paths.names_table, msgspec.json.encode(table))
         try:
             link = self._link
             if link is None or link.version != protocol.VERSION:
@@ -117,6 +132,13 @@ class Names:
         except ResolverError:
             self._replace()
             raise
+
+    async def _end_when_idle(self) -> None:
+        await asyncio.sleep(self._linger_s)
+        async with self._lock:
+            if not self._table.endpoints:
+                self._idle = None  # nobody calls it off any more
+                await self._end()
 
     async def _open(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Sockets in namespaces that are new; those in namespaces that are gone are let go."""
@@ -212,6 +234,9 @@ class Names:
                 await self._replacing
         if self._leaving is not None:
             await self._leaving
+        async with self._lock:  # it may be in the middle of it
+            if self._idle is not None:
+                self._idle.cancel()
         if end:
             await self._end()
         elif self._link is not None:

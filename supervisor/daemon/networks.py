@@ -27,6 +27,7 @@ from supervisor.core.portplan import PortError, plan_bindings
 from supervisor.daemon.state import Stored
 from supervisor.kernel import netns
 from supervisor.runtime.hostports import HostPorts
+from supervisor.runtime.names import NamesError, check_servers
 from supervisor.runtime.networkfiles import NetworkFiles
 from supervisor.runtime.nftables import RulesError
 from supervisor.runtime.sharedmounts import share, unshare
@@ -71,7 +72,7 @@ class Networks:
         self.begun: Callable[[], None] = _nothing
         """Called, in the network's thread, whenever there is something in the kernel to look after."""
         self.changed: Callable[[], None] = _nothing
-        """Called, in any thread, after endpoints have changed."""
+        """Called, in any thread, after endpoints have changed, but for `attach`, whose caller knows."""
 
     # --- in the thread ---------------------------------------------------------------------------
     def _blocking(self, work: Callable[..., T], *arguments: object) -> T:
@@ -281,13 +282,16 @@ class Networks:
             raise PlanError(f"cannot connect {stored.name}: the networks of this host are not in order yet")
         mode = stored.spec.network_mode
         kind, _, name = mode.partition(":")
+        try:
+            check_servers(stored.spec.name, stored.spec.resolver)
+        except NamesError as error:
+            raise PlanError(str(error)) from error
         if kind in ("service", "container") and name:
             return self._shared(stored, find, (stored.instance.id,))
         if mode in ("host", "none"):
             return Place(mode)
         endpoint = self._blocking(self._attach, stored)
         self._blocking(self._rule)
-        self.changed()
         return self._place(endpoint)
 
     def _shared(
@@ -456,6 +460,7 @@ class Networks:
             for binding in endpoint.bindings:
                 self._ports.give_back(binding)
             self._unruled = True
+        self.changed()
 
     async def detach(self, instance: str) -> None:
         """It is removed, and its endpoint with it. Raises PlanError."""

@@ -19,7 +19,7 @@ import os
 import socket
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 """Of the protocol and of the rules of answering: a resolver of another version is replaced."""
 
 PER_PACKET = 100

@@ -34,7 +34,7 @@ class Endpoint:
     places: the order in which its networks are looked through. upstream: servers for what no network knows,
     in order; none: those of the host. isolated: nothing is forwarded for it (all its networks are internal).
     port: 53, or 0 where the service itself may want port 53 of all its addresses: then any port, to which
-    packets for port 53 are redirected.
+    packets for port 53 are redirected. links: (name, by what this one alone calls it).
     """
 
     instance: str
@@ -43,6 +43,7 @@ class Endpoint:
     upstream: tuple[str, ...] = ()
     isolated: bool = False
     port: int = 53
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Table:
                     tuple(one["upstream"]),
                     bool(one["isolated"]),
                     int(one["port"]),
+                    tuple((name, alias) for name, alias in one["links"]),
                 )
                 for one in raw["endpoints"]
             )
@@ -111,7 +113,13 @@ class Directory:
         self.endpoints = {one.instance: one for one in table.endpoints}
         self._networks: dict[Key, _Network] = {}
         self._of: dict[str, list[tuple[Key, _Network]]] = {}
+        self._links: dict[str, dict[Key, list[Key]]] = {}
         for one in table.endpoints:
+            for name, alias in one.links:
+                if alias != name:
+                    self._links.setdefault(one.instance, {}).setdefault(key_of(alias), []).append(
+                        key_of(name)
+                    )
             self._of[one.instance] = [self._enter(place) for place in one.places]
 
     def _enter(self, place: Place) -> tuple[Key, _Network]:
@@ -134,8 +142,16 @@ class Directory:
         """Addresses of a family; empty if the name has none of it; None if nobody is called so.
 
         Of the asker's networks the first one that has an answer gives it, as in Docker. `name.network` is
-        tried after the whole name; both parts may have dots.
+        tried after the whole name; both parts may have dots. What the asker calls another by a link of its
+        own comes before all.
         """
+        for linked in self._links.get(instance, {}).get(name, ()):
+            found_there = self._find(instance, linked, v6=v6)
+            if found_there is not None:
+                return found_there
+        return self._find(instance, name, v6=v6)
+
+    def _find(self, instance: str, name: Key, *, v6: bool) -> list[bytes] | None:
         networks = self._of.get(instance, ())
         known = False
         for _, network in networks:

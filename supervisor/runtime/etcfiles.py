@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 from supervisor.core.endpoints import Place
 from supervisor.core.network import Resolver
+from supervisor.runtime.resolvconf import resolv_conf
 
-_STUB_RESOLVER = "127.0.0.53"
 _UPSTREAM = "/run/systemd/resolve/resolv.conf"
 
 _NO_RESOLVER = Resolver()
@@ -34,19 +35,6 @@ def hosts_text(hostname: str, host_file: str | None) -> str:
     if hostname and hostname not in names:
         text += f"127.0.1.1\t{hostname}\n"
     return text
-
-
-def resolver_text(resolv_conf: str, upstream: str | None, network_mode: str) -> str:
-    """/etc/resolv.conf: the host's; in a network of one's own without resolvers on the host's loopback.
-
-    `upstream` is the text of systemd-resolved's list of the real servers, if there is one.
-    """
-    if network_mode == "host":
-        return resolv_conf
-    if _STUB_RESOLVER in resolv_conf and upstream is not None:
-        return upstream
-    kept = [line for line in resolv_conf.splitlines() if not _is_loopback_server(line)]
-    return "\n".join(kept) + "\n" if kept else ""
 
 
 def named_hosts(hostname: str, resolver: Resolver, place: Place | None, host_file: str | None) -> str:
@@ -74,25 +62,6 @@ def named_hosts(hostname: str, resolver: Resolver, place: Place | None, host_fil
     return hosts_text(hostname, text + own)
 
 
-def service_resolver(resolver: Resolver, text: str) -> str:
-    """/etc/resolv.conf by a service's `dns`, `dns_search` and `dns_opt`, each instead of what `text` says."""
-    if not (resolver.servers or resolver.search or resolver.options):
-        return text
-    replaced = {
-        "nameserver": bool(resolver.servers),
-        "search": bool(resolver.search),
-        "domain": bool(resolver.search),
-        "options": bool(resolver.options),
-    }
-    kept = [line for line in text.splitlines() if not replaced.get((line.split() or [""])[0], False)]
-    kept += [f"nameserver {server}" for server in resolver.servers]
-    if resolver.search and resolver.search != (".",):
-        kept.append(f"search {' '.join(resolver.search)}")
-    if resolver.options:
-        kept.append(f"options {' '.join(resolver.options)}")
-    return "\n".join(kept) + "\n"
-
-
 def etc_files(
     hostname: str,
     network_mode: str,
@@ -106,12 +75,14 @@ def etc_files(
     if place is not None and place.net == "host":
         network_mode = "host"  # shared with one that is in the host's network
     host_hosts = _text("/etc/hosts") if network_mode == "host" else None
-    upstream = _text(_UPSTREAM) or None
-    servers = resolver_text(_text("/etc/resolv.conf"), upstream, network_mode)
+    in_networks = place is not None and place.endpoint is not None
+    mode: Literal["host", "networks", "none"] = (
+        "host" if network_mode == "host" else "networks" if in_networks else "none"
+    )
     return {
         "hostname": f"{hostname}\n",
         "hosts": named_hosts(hostname, resolver, place, host_hosts),
-        "resolv.conf": service_resolver(resolver, servers),
+        "resolv.conf": resolv_conf(resolver, mode, _text("/etc/resolv.conf"), _text(_UPSTREAM) or None),
     }
 
 
@@ -128,11 +99,6 @@ def write_etc_files(directory: str, texts: Mapping[str, str], *, keep: bool) -> 
             file.truncate(0)
             file.write(text.encode("utf-8", "surrogateescape"))
             os.fchmod(file.fileno(), 0o644)
-
-
-def _is_loopback_server(line: str) -> bool:
-    words = line.split()
-    return len(words) > 1 and words[0] == "nameserver" and (words[1].startswith("127.") or words[1] == "::1")
 
 
 def _text(path: str) -> str:

@@ -1,4 +1,4 @@
-"""From what a service asked for to what the resolver and /etc/resolv.conf say. Pure.
+"""From what a service asked for to what the resolver says. Pure.
 
 Names as Docker has them: the container's, the service's, the aliases, the host name; an address is called
 `container.network`. docs/names.md has the rules.
@@ -12,7 +12,6 @@ from ipaddress import ip_address
 
 from supervisor.core.network import Resolver
 from supervisor.resolver.table import Endpoint, Place, Table
-from supervisor.resolver.upstream import OWN_ADDRESS
 
 
 class NamesError(Exception):
@@ -34,6 +33,7 @@ class Member:
     """An instance that has an endpoint. memberships: in the order in which its networks are looked through.
 
     netns: the file that its network namespace is bound to. serves_dns: it publishes or exposes port 53.
+    known: whether others find it; one that is down asks at most for who shares its network.
     """
 
     instance: str
@@ -44,6 +44,7 @@ class Member:
     hostname: str | None = None
     resolver: Resolver = field(default_factory=Resolver)
     serves_dns: bool = False
+    known: bool = True
 
 
 def names_table(serial: int, members: Iterable[Member]) -> Table:
@@ -64,7 +65,7 @@ def _endpoint(member: Member) -> Endpoint:
                     dict.fromkeys(
                         name
                         for name in (member.container, member.service, *one.aliases, member.hostname)
-                        if name
+                        if name and member.known
                     )
                 ),
             )
@@ -73,6 +74,7 @@ def _endpoint(member: Member) -> Endpoint:
         member.resolver.servers,
         isolated=all(one.internal for one in member.memberships),
         port=0 if member.serves_dns else 53,
+        links=member.resolver.links,
     )
 
 
@@ -90,37 +92,3 @@ def check_servers(service: str, resolver: Resolver) -> None:
                 f"cannot use {text} as dns of service {service}: questions are passed on from the host's"
                 " network, where it is another loopback; leave dns out for the host's own servers"
             )
-
-
-def resolv_conf_text(resolver: Resolver, host: str) -> str:
-    """/etc/resolv.conf of a service that is in networks: our address, its own search list and options.
-
-    host: the host's file, whose search list and options count where the service says nothing. `ndots:0`, as
-    Docker has it, unless there is an ndots: so a plain service name is asked for as it is first. A search
-    list of `.` alone is none (as for `docker run --dns-search=.`).
-    """
-    search, options = _host_words(host)
-    if resolver.search:
-        search = [] if resolver.search == (".",) else list(resolver.search)
-    if resolver.options:
-        options = list(resolver.options)
-    if not any(option.startswith("ndots:") for option in options):
-        options.append("ndots:0")
-    lines = [f"nameserver {OWN_ADDRESS}"]
-    if search:
-        lines.append(f"search {' '.join(search)}")
-    lines.append(f"options {' '.join(options)}")
-    return "\n".join([*lines, ""])
-
-
-def _host_words(text: str) -> tuple[list[str], list[str]]:
-    """The search list (the last line of its kind counts) and all options of a resolv.conf(5)."""
-    search: list[str] = []
-    options: list[str] = []
-    for line in text.splitlines():
-        words = line.split()
-        if words and words[0] in ("search", "domain"):
-            search = [word for word in words[1:] if word != "."]
-        elif words and words[0] == "options":
-            options += words[1:]
-    return search, options

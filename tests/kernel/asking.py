@@ -14,7 +14,7 @@ async def main(run_dir: str, netns: str, address: str) -> None:
     names = Names(Paths(run_dir, run_dir), lambda text: print(text, file=sys.stderr), lambda: None)
     await names.adopt()
     one = Member("shop-web-1", netns, "shop-web-1", "web", (Membership("shop_default", (address,)),))
-    problems = await names.tell([one])
+    problems = await names.tell(lambda: [one])
     print(problems or "told", flush=True)
     await asyncio.get_running_loop().create_future()
 

@@ -130,7 +130,7 @@ class Resolving:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.names = Names(self.paths, self.said.append, lambda: cgroup_base)
+        self.names = Names(self.paths, self.said.append, lambda: cgroup_base, linger_s=0.0)
         self.do(self.names.adopt())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -139,7 +139,7 @@ class Resolving:
 
     def tell(self, *members: Member) -> None:
         """Have these in force."""
-        assert self.do(self.names.tell(members)) == {}
+        assert self.do(self.names.tell(lambda: members)) == {}
 
     def counters(self) -> dict[str, int]:
         """The resolver's."""

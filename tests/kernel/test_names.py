@@ -18,7 +18,8 @@ from naming import Namespace, Resolving, beyond, member, namespace, of
 
 from supervisor.core.network import Resolver
 from supervisor.resolver.forward import MOST_OF_ONE
-from supervisor.runtime.names import Member, Membership, resolv_conf_text
+from supervisor.runtime.names import Member, Membership
+from supervisor.runtime.resolvconf import resolv_conf
 
 pytestmark = [
     pytest.mark.kernel,
@@ -56,7 +57,7 @@ def test_names_and_aliases_resolve_for_programs_of_glibc(
 ) -> None:
     resolver.tell(*shop(web, db))
     code = "import socket,sys; print(sorted({i[4][0] for i in socket.getaddrinfo(sys.argv[1], 80)}))"
-    text = resolv_conf_text(Resolver(), "")
+    text = resolv_conf(Resolver(), "networks", "", None)
     for name in ("db", "shop-db-1", "store", "DB", "db.", "db.shop_default"):
         found = web.run(sys.executable, "-c", code, name, resolv_conf=text)
         assert found == "['10.0.0.3', 'fd00::3']\n", name
@@ -74,7 +75,7 @@ def test_names_resolve_for_programs_of_musl(
     source = Path(__file__).with_name("resolve.c")
     subprocess.run(["musl-gcc", "-static", "-o", tmp_path / "resolve", source], check=True)
     resolver.tell(*shop(web, db))
-    text = resolv_conf_text(Resolver(), "")
+    text = resolv_conf(Resolver(), "networks", "", None)
     assert web.run(str(tmp_path / "resolve"), "web", resolv_conf=text) == "10.0.0.2\n"
     assert sorted(web.run(str(tmp_path / "resolve"), "db", resolv_conf=text).split()) == [
         "10.0.0.3",

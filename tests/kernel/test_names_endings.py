@@ -232,7 +232,7 @@ def test_a_namespace_that_was_made_anew_gets_new_sockets(resolver: Resolving, we
 def test_a_namespace_that_is_not_there_is_a_problem_of_its_own(resolver: Resolving, web: Namespace) -> None:
     good = member(web, "shop-web-1", "web", "10.0.0.2")
     gone = member(Namespace("skn-none"), "shop-db-1", "db", "10.0.0.3")
-    problems = resolver.do(resolver.names.tell([good, gone]))
+    problems = resolver.do(resolver.names.tell(lambda: [good, gone]))
     assert problems == {
         "shop-db-1": "cannot answer names in the network of shop-db-1: No such file or directory"
     }

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.model import Mount, Project, Rootfs, ServiceSpec, Volume
+from supervisor.core.network import Resolver
 from supervisor.core.paths import Paths
 from supervisor.image.layerstack import OPAQUE, LayerStack
 from supervisor.launcher import plan
-from supervisor.runtime.etcfiles import etc_files, hosts_text, resolver_text, write_etc_files
+from supervisor.runtime.etcfiles import etc_files, hosts_text, write_etc_files
 from supervisor.runtime.hostview import HostView, ViewMount, prepare_host
 from supervisor.runtime.masklayer import forget_masks
 from supervisor.runtime.plan import PreparedInstance, launch_plan
+from supervisor.runtime.resolvconf import resolv_conf
 from supervisor.runtime.rootfs import (
     PrepareError,
     prepare_instance,
@@ -321,9 +323,9 @@ def test_etc_texts_follow_the_network() -> None:
     assert hosts_text("me", "1.2.3.4 other").splitlines() == ["1.2.3.4 other", "127.0.1.1\tme"]
     assert hosts_text("me", "1.2.3.4 x me\n") == "1.2.3.4 x me\n"
     stub = "nameserver 127.0.0.53\nsearch a\n"
-    assert resolver_text(stub, "nameserver 9.9.9.9\n", "host") == stub
-    assert resolver_text(stub, "nameserver 9.9.9.9\n", "none") == "nameserver 9.9.9.9\n"
-    assert resolver_text(stub, None, "none") == "search a\n"
+    assert resolv_conf(Resolver(), "host", stub, "nameserver 9.9.9.9\n") == stub
+    assert resolv_conf(Resolver(), "none", stub, "nameserver 9.9.9.9\n") == "nameserver 9.9.9.9\n"
+    assert resolv_conf(Resolver(), "none", stub, None) == "search a\n"
 
 
 def test_layers_are_read_as_the_kernel_reads_them(tmp_path: Path) -> None:

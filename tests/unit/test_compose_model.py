@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from supervisor.cli.foreground import _is_attached
 from supervisor.cli.main import cli
 from supervisor.compose import ComposeErrors, Loaded, load_project, merged_document
-from supervisor.compose.keys import NOT_YET
 from supervisor.core.grants import FileGrant, FileSource
 from supervisor.core.healthcheck import Healthcheck, Hook, Hooks, Probe
 from supervisor.core.model import Dependency, Limits, Mount, ServiceSpec, Volume
@@ -56,16 +55,6 @@ def test_a_service_that_says_nothing_is_in_the_default_network(tmp_path: Path) -
     assert (b.network_mode, b.networks) == ("host", ())
     assert c.networks == a.networks
     assert loaded.project.networks == (Network("default", "p_default", driver_opts=(("o", "1"),)),)
-
-
-def test_until_networks_are_built_the_hosts_is_the_default(tmp_path: Path) -> None:
-    """One line of NOT_YET says so, and the file of today means what it meant."""
-    if ("a Compose file", "networks") not in NOT_YET:
-        pytest.skip("needs networks that are not built in: they are")
-    (tmp_path / "c.yaml").write_text("services: {a: {image: x}}")
-    loaded = load_project([str(tmp_path / "c.yaml")], project_name="p", project_dir=None, env=ENV)
-    assert loaded.project.services[0].network_mode == "host"
-    assert loaded.project.networks == ()
 
 
 def test_networks_and_places_in_them(tmp_path: Path) -> None:
@@ -348,7 +337,6 @@ def test_a_merged_document_is_not_validated(tmp_path: Path) -> None:
         project_dir=None,
         env=ENV,
         interpolate=False,
-        not_yet={},
     )
     assert document == {
         "name": "p",

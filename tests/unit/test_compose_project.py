@@ -31,6 +31,7 @@ from supervisor.core.model import (
     Ulimit,
     Volume,
 )
+from supervisor.core.network import Attachment
 
 
 def load(directory: Path, *texts: str, **options: object) -> Loaded:
@@ -167,7 +168,9 @@ volumes: {data: {labels: {l: m}}, unused: }
 
 def test_a_bare_service_has_docker_s_defaults(tmp_path: Path) -> None:
     """Nothing but a command: the model's own defaults."""
-    assert service(tmp_path, "{command: sleep 5}") == ServiceSpec("s", command=("sleep", "5"))
+    networks = {"network_mode": "bridge", "networks": (Attachment("p_default"),)}
+    spec = ServiceSpec("s", command=("sleep", "5"), **networks)  # type: ignore[arg-type]
+    assert service(tmp_path, "{command: sleep 5}") == spec
 
 
 ALWAYS = RestartRules(Policy.ALWAYS)

@@ -14,8 +14,9 @@ from supervisor.core.network import Resolver
 from supervisor.resolver.answer import TTL_S, Code, Query, answer, failure, read, refusal
 from supervisor.resolver.table import Directory, Endpoint, Place, Table, key_of
 from supervisor.resolver.upstream import Upstreams, server, servers_of
-from supervisor.runtime.names import Member, Membership, NamesError, names_table, resolv_conf_text
+from supervisor.runtime.names import Member, Membership, NamesError, names_table
 from supervisor.runtime.namesockets import redirection
+from supervisor.runtime.resolvconf import resolv_conf
 
 WEB = Endpoint(
     "web1", "/n/web1", (Place("a", ("10.0.0.2",), ("a-web-1", "web")), Place("b.c", ("10.1.0.2",), ()))
@@ -235,7 +236,7 @@ def test_servers_that_cannot_be_asked_are_refused(text: str) -> None:
     ],
 )
 def test_resolv_conf(resolver: Resolver, host: str, text: str) -> None:
-    assert resolv_conf_text(resolver, host) == text
+    assert resolv_conf(resolver, "networks", host, None) == text
 
 
 def test_upstreams_are_the_hosts_and_never_ourselves(tmp_path: Any) -> None:

@@ -28,8 +28,9 @@ from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 from supervisor.core.portplan import PortError, plan_bindings, same_place
 from supervisor.daemon.settings import SettingsError, load_settings
 from supervisor.runtime import doctor_network
-from supervisor.runtime.etcfiles import named_hosts, service_resolver
+from supervisor.runtime.etcfiles import named_hosts
 from supervisor.runtime.imagespec import exposed_ports
+from supervisor.runtime.resolvconf import resolv_conf
 
 POOLS = ("10.0.0.0/22:24", "192.168.0.0/23:24")
 
@@ -252,7 +253,7 @@ def test_own_addresses_and_other_hosts_are_in_etc_hosts() -> None:
 
 def test_resolv_conf_is_replaced_line_by_line() -> None:
     host = "nameserver 192.0.2.1\nsearch old.example\noptions edns0\n"
-    assert service_resolver(Resolver(), host) == host
-    changed = service_resolver(Resolver(("192.0.2.53",), (), ("ndots:2",)), host)
+    assert resolv_conf(Resolver(), "host", host, None) == host
+    changed = resolv_conf(Resolver(("192.0.2.53",), (), ("ndots:2",)), "host", host, None)
     assert changed == "search old.example\nnameserver 192.0.2.53\noptions ndots:2\n"
-    assert "search" not in service_resolver(Resolver(search=(".",)), host)
+    assert "search" not in resolv_conf(Resolver(search=(".",)), "host", host, None)
