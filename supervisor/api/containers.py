@@ -29,7 +29,8 @@ from supervisor.core.state import Created, Running, Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.containers import NO_PROJECT, NameTakenError
 from supervisor.daemon.engine import Entry, boottime_s
-from supervisor.daemon.projects import is_down, rests
+from supervisor.daemon.outcomes import is_down
+from supervisor.daemon.projects import rests
 from supervisor.daemon.usage import host_memory_bytes, processes, usages
 from supervisor.kernel.usage import Usage
 from supervisor.runtime.translate import PlanError
@@ -64,7 +65,7 @@ class _Handlers:
 
     # --- reading --------------------------------------------------------------------------------
     async def index(self, request: web.Request) -> web.Response:
-        """?all, ?project; ?usage adds what each uses."""
+        """?all, ?project; ?usage adds what each uses. Hooks are listed as long as they run."""
         # As Docker has it, a filter by status looks among all.
         everything = flag(request, "all") or (
             is_dockers(request) and "status" in request.query.get("filters", "")
@@ -73,7 +74,8 @@ class _Handlers:
         entries = [
             entry
             for entry in self._engine.entries.values()
-            if (everything or not is_down(entry.instance)) and project in (None, entry.stored.project)
+            if ((everything and not entry.stored.spec.hook_of) or not is_down(entry.instance))
+            and project in (None, entry.stored.project)
         ]
         entries.sort(key=lambda entry: entry.stored.name)
         if is_dockers(request):

@@ -19,8 +19,7 @@ from supervisor.api.lookup import select, send, stored, stream
 from supervisor.core.exits import signal_name
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
-from supervisor.daemon.outcomes import outcome
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down, outcome
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.volumes import VolumeError

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.exits import Exit, describe
+from supervisor.core.images import held_further
 from supervisor.core.state import Resting, Running, Waiting, docker_state, meant_to_run
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.state import RunRecord
@@ -51,9 +52,7 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Command": list(stored.spec.argv()),
         "ConfigHash": stored.config_hash,
         "Rootfs": msgspec.to_builtins(stored.spec.rootfs),
-        "MountedImages": msgspec.to_builtins(
-            [mount.image for mount in stored.spec.mounts if mount.image is not None]
-        ),
+        "FurtherImages": msgspec.to_builtins(held_further(stored.spec)),
         "Image": stored.spec.rootfs.path if stored.spec.rootfs.kind == "image" else "",
         "ImageID": stored.spec.rootfs.image_id,
         "HostConfig": {

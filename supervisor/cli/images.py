@@ -23,7 +23,9 @@ from supervisor.cli import output
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, UNKNOWN, USAGE, Context, fail
 from supervisor.cli.errors import UnreachableError
 from supervisor.cli.tables import duration, size
+from supervisor.core.images import held_further
 from supervisor.core.labels import has_label
+from supervisor.core.model import ServiceSpec
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
@@ -63,7 +65,7 @@ def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
         return [
             (view["Name"], each)
             for view in views
-            for each in (view["Rootfs"], *view.get("MountedImages", ()))
+            for each in (view["Rootfs"], *view.get("FurtherImages", ()))
         ]
     except UnreachableError:
         path = context.settings.paths.database
@@ -71,12 +73,12 @@ def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
             return []
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute("SELECT name, spec FROM instance")
-            stored = [(name, msgspec.json.decode(spec)) for name, spec in rows]
-            return [(name, each) for name, spec in stored for each in _held(spec)]
-
-
-def _held(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return [spec["rootfs"], *(mount["image"] for mount in spec.get("mounts", ()) if mount.get("image"))]
+            stored = [(name, msgspec.json.decode(spec, type=ServiceSpec)) for name, spec in rows]
+            return [
+                (name, msgspec.to_builtins(each))
+                for name, spec in stored
+                for each in (spec.rootfs, *held_further(spec))
+            ]
 
 
 def _kept_layers(store: ImageStore, roots: list[tuple[str, dict[str, Any]]]) -> frozenset[str]:

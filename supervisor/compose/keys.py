@@ -14,9 +14,6 @@ from supervisor.compose.names import words
 from supervisor.compose.reader import Keys
 
 NOT_YET: Mapping[tuple[str, str], str] = {
-    ("a service", "pre_start"): (
-        "use a service of its own, and depends_on with service_completed_successfully"
-    ),
     ("a service", "scale"): "write a service for each instance",
     ("deploy", "replicas"): "write a service for each instance",
 }

@@ -46,7 +46,9 @@ class Healthcheck:
 class Hook:
     """A command of `post_start` or `pre_stop` runs inside the service, one of `pre_start` in an own instance.
 
-    image: of a pre_start hook; None is the service's. per_replica: likewise.
+    image: of a pre_start hook; None is the service's. image_id and layers say which one that was, once it is
+    resolved; then `command`, `user`, `working_dir` and `environment` are whole, too. per_replica: a pre_start
+    hook runs before each instance of the service, not once before the first.
     """
 
     command: tuple[str, ...]
@@ -56,6 +58,8 @@ class Hook:
     environment: tuple[tuple[str, str], ...] = ()
     image: str | None = None
     per_replica: bool = False
+    image_id: str = ""
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

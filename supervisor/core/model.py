@@ -197,7 +197,8 @@ class ServiceSpec:
     healthcheck: None where the file says nothing: then the image's counts.
     shm_size_bytes: of /dev/shm; None is 64 MiB. attach: `up` shows its output.
     auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
-        ends with the first client that was attached to it. Neither is a key of Compose.
+        ends with the first client that was attached to it. hook_of: the instance whose pre_start hook it is.
+        None of them is a key of Compose.
     """
 
     name: str
@@ -245,6 +246,7 @@ class ServiceSpec:
     annotations: tuple[tuple[str, str], ...] = ()
     auto_remove: bool = False
     stdin_once: bool = False
+    hook_of: str = ""
 
     def argv(self) -> tuple[str, ...]:
         """The argument vector of the main process: entrypoint, then command."""

@@ -21,7 +21,7 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
-from supervisor.daemon.containers import Containers
+from supervisor.daemon.containers import Containers, beside
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.health import HealthChecks
@@ -33,8 +33,10 @@ from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
 from supervisor.daemon.networks import Networks
+from supervisor.daemon.outcomes import is_down
 from supervisor.daemon.plans import LaunchPlans
-from supervisor.daemon.projects import Projects, is_down
+from supervisor.daemon.prestart import PreStart
+from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase, Stored
@@ -86,6 +88,7 @@ class Daemon:
         self.containers: Containers
         self.volumes: Volumes
         self.health: HealthChecks
+        self.pre_start: PreStart
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -125,7 +128,14 @@ class Daemon:
         self.volumes = Volumes(self.engine, self.paths, plans.held)
         inside = Inside(self.execs)
         self.health = HealthChecks(self.engine, inside, plans)
-        hooks = Hooks(self.engine, inside, plans, self._report)
+        self.pre_start = PreStart(
+            self.engine,
+            plans,
+            beside,
+            lambda instance: self.paths.instance(instance).log,
+            lambda entry: self.containers.drained(entry),
+        )
+        hooks = Hooks(self.engine, inside, plans, self.pre_start, self._report)
         self.projects = Projects(
             self.engine,
             plans.remove,
@@ -157,10 +167,12 @@ class Daemon:
         self.database.save_boot(Boot(boot_id, offset_s))
         await self._take_over_mounts()
         self.containers.sweep()
+        self.pre_start.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
         if starting:
             entries = [self.engine.entries[name] for name in starting]
+            entries = [entry for entry in entries if not entry.stored.spec.hook_of]
             self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
 
     async def _settle_networks(self) -> None:

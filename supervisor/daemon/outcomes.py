@@ -12,6 +12,11 @@ from supervisor.core.state import Created, Instance, Resting, Running, Waiting
 from supervisor.daemon.engine import Entry
 
 
+def is_down(instance: Instance) -> bool:
+    """Nothing of it runs and nothing will start it by itself."""
+    return isinstance(instance.phase, Created | Resting)
+
+
 def is_known(run: int, instance: Instance) -> bool:
     """That run is healthy or unhealthy, or does not run any more."""
     return is_over(run, instance) or instance.health in ("healthy", "unhealthy")

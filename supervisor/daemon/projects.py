@@ -27,7 +27,8 @@ from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.networks import Networks
 from supervisor.daemon.ordering import HeldBackError, Turns, checked, let_start
-from supervisor.daemon.outcomes import drained, ended_well, is_known, is_over, outcome
+from supervisor.daemon.outcomes import drained, ended_well, is_down, is_known, is_over, outcome
+from supervisor.daemon.prestart import NotStartedError
 from supervisor.daemon.state import Stored
 from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
@@ -43,9 +44,21 @@ SETTLED_S = 1.0
 def config_hash(spec: ServiceSpec) -> str:
     """A digest of the whole definition of a service, as far as a Compose file can say it."""
     document = msgspec.to_builtins(spec)
-    for name in ("auto_remove", "stdin_once"):
+    for name in ("auto_remove", "stdin_once", "hook_of"):
         del document[name]  # what was stored before there was such a field is what it was
+    _drop_unset(document["limits"], "blkio_devices")
+    for mount in document["mounts"]:
+        _drop_unset(mount, "image")
+    for hook in (hook for hooks in document["hooks"].values() for hook in hooks):
+        _drop_unset(hook, "image_id", "layers")
     return hashlib.sha256(msgspec.json.encode(document)).hexdigest()
+
+
+def _drop_unset(document: dict[str, Any], *names: str) -> None:
+    """Likewise, of what was stored before there were these fields."""
+    for name in names:
+        if not document[name]:
+            del document[name]
 
 
 def stop_signal(spec: ServiceSpec) -> int:
@@ -74,11 +87,6 @@ def new_instance(project: Project, spec: ServiceSpec, name: str, before: Service
         project.working_dir,
         project.volumes,
     )
-
-
-def is_down(instance: Instance) -> bool:
-    """Nothing of it runs and nothing will start it by itself."""
-    return isinstance(instance.phase, Created | Resting)
 
 
 def rests(instance: Instance) -> bool:
@@ -274,13 +282,15 @@ class Projects:
                     await self._remove_rest(before, volumes=renew_volumes)
                 else:
                     await let_start(self._engine, entry, entry.stored.spec, turns, say)
+                await self._hooks.before_start(entry, turns)
                 self._engine.post(entry.instance.id, ev.StartRequested())
                 await self._engine.until(entry, has_begun)
                 failure = await self._hooks.after_start(entry)
                 notes = [*([failure] if failure else []), *turns.warnings.get(op.service, [])]
                 news.put_nowait((op, "; ".join([outcome(entry), *notes])))
             except HeldBackError as error:
-                word = "not recreated" if op.verb == "recreate" else "not started"
+                stands = op.verb == "recreate" and not isinstance(error, NotStartedError)
+                word = "not recreated" if stands else "not started"
                 news.put_nowait((op, f"{word}: {error}"))
             finally:
                 turns.begun[op.service].set()
@@ -374,11 +384,6 @@ class Projects:
             raise PlanError(
                 f"cannot create {name}: the name is taken; remove that one, or set container_name"
             )
-        if spec.hooks.pre_start:
-            raise PlanError(
-                f"cannot create {name}: pre_start hooks are not built; use a service of its own, and"
-                " depends_on with service_completed_successfully"
-            )
         before = self._engine.entries.get(replaced)
         kept = None if before is None or renew_volumes else before.stored.spec
         return new_instance(project, spec, name, kept)
@@ -399,6 +404,7 @@ class Projects:
             await self._before_stop(group, request)
             for entry in group:
                 await self._engine.until(entry, is_down)
+            await self._hooks.end(group)
 
     async def _before_stop(self, group: list[Entry], request: ev.StopRequested) -> None:
         """Ask each to stop, when its pre_stop hooks have had their part of its grace period."""
@@ -444,6 +450,7 @@ class Projects:
         async def one(entry: Entry) -> None:
             try:
                 await let_start(self._engine, entry, entry.stored.spec, turns)
+                await self._hooks.before_start(entry, turns)
                 self._engine.post(entry.instance.id, ev.StartRequested(why))
                 await self._engine.until(entry, has_begun)
                 await self._hooks.after_start(entry)
@@ -466,6 +473,7 @@ class Projects:
 
     async def _remove_rest(self, entry: Entry, *, volumes: bool) -> None:
         """Of one that is forgotten, its place in networks first."""
+        await self._hooks.removed(entry)
         await self._networks.detach(entry.instance.id)
         for other in self._engine.entries.values():
             if other.plan is not None and other.plan.net.endswith(f"/{entry.instance.id}"):
