@@ -73,7 +73,25 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
             "StartedAt": stamp(entry.started_wall or (last.started_wall if last else None)),
             "FinishedAt": stamp(last.ended_wall if last else None),
             **_health_view(entry),
+            **_notify_view(entry),
         },
+    }
+
+
+def _notify_view(entry: Entry) -> Json:
+    """What it says of itself; absent where it was not asked to say anything."""
+    if entry.stored.spec.ready is None:
+        return {}
+    known = entry.readiness if isinstance(entry.instance.phase, Running) else None
+    if known is not None and known.run != entry.instance.run:
+        known = None
+    return {
+        "Notify": {
+            "Ready": entry.instance.ready in ("healthy", "unhealthy") if known is not None else False,
+            "Status": known.said if known is not None else "",
+            "Stopping": known is not None and known.stopping,
+            "Why": known.why if known is not None else "",
+        }
     }
 
 

@@ -145,6 +145,7 @@ LOGGING = Keys("logging", frozenset(("driver", "options")))
 LOG_OPTIONS = Keys("logging.options", frozenset(("max-size", "max-file")))
 HEALTHCHECK = Keys("healthcheck", words("disable interval retries test timeout start_period start_interval"))
 PROBE = Keys("x-shipkeeper.probe", frozenset(("http", "tcp", "command")))
+READY = Keys("x-shipkeeper.ready", words("notify fd timeout watchdog"))
 HOOK = Keys("a hook", frozenset(("command", "user", "privileged", "working_dir", "environment")))
 PRE_START = Keys("a hook", HOOK.known | {"image", "per_replica"})
 DEVELOP = Keys("develop", frozenset(("watch",)))
@@ -153,7 +154,7 @@ EXTENSION = Keys(
     "x-shipkeeper",
     words(
         "rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after probe"
-        " on_unhealthy"
+        " on_unhealthy ready"
     ),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.health import Status
 from supervisor.core.model import RestartRules
+from supervisor.core.readiness import Part
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -96,12 +97,15 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class HealthChanged:
-    """What probes say of a run has changed. restart: `on_unhealthy` asks for one. why: the probes' words."""
+    """What probes, or the run itself, say of it has changed. restart: it is to be ended, and its policy to
+    decide. why: in their words.
+    """
 
     run: int
     status: Status
     why: str = ""
     restart: bool = False
+    part: Part = "probes"
 
 
 @dataclass(frozen=True, slots=True)

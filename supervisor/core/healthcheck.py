@@ -1,4 +1,4 @@
-"""What a user asked of health and of readiness: `healthcheck`, `x-shipkeeper.probe`, hooks.
+"""What a user asked of health and of readiness: `healthcheck`, `x-shipkeeper.probe` and `.ready`, hooks.
 
 Frozen and plain as `core.model` is, which has these as fields.
 """
@@ -40,6 +40,19 @@ class Healthcheck:
     start_period_s: float | None = None
     start_interval_s: float | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """`x-shipkeeper.ready`: the service says itself when it is ready.
+
+    fd: by a newline on that descriptor, as for s6; 0: by sd_notify. timeout_s: not to be ready by then is a
+    failed start. watchdog_s: how long it may be silent afterwards, of sd_notify.
+    """
+
+    fd: int = 0
+    timeout_s: float | None = None
+    watchdog_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import assert_never
 
 from supervisor.core import events as ev
 from supervisor.core.exits import Ending, Exit, SpawnFailure, describe
+from supervisor.core.readiness import overall
 from supervisor.core.restart import History, Rest, decide
 from supervisor.core.state import Created, Instance, Resting, Running, Starting, Stopping, Waiting
 
@@ -164,10 +165,18 @@ def _paused(instance: Instance, event: ev.Paused) -> Step:
 
 def _health(instance: Instance, event: ev.HealthChanged, now_s: float) -> Step:
     phase = instance.phase
-    if event.run != instance.run or not isinstance(phase, Running) or event.status == instance.health:
+    if event.run != instance.run or not isinstance(phase, Running):
         return instance, ()
-    instance = replace(instance, health=event.status)
-    tell = () if event.status == "starting" else (ev.Tell(f"health_status: {event.status}", event.why),)
+    before = instance
+    if event.part == "probes":
+        instance = replace(instance, probed=event.status)
+    else:
+        instance = replace(instance, ready=event.status)
+    instance = replace(instance, health=overall(instance.probed, instance.ready))
+    if instance == before:
+        return before, ()
+    quiet = instance.health in ("starting", before.health)
+    tell = () if quiet else (ev.Tell(f"health_status: {instance.health}", event.why),)
     if event.status != "unhealthy" or not event.restart:
         return instance, (ev.Save(), *tell)
     why = f"unhealthy: {event.why}"
@@ -281,7 +290,9 @@ def _timer(instance: Instance, timer: int, now_s: float) -> Step:
 # --- the pieces ----------------------------------------------------------------------------------
 def _launch(instance: Instance, why: str, now_s: float) -> Step:
     run = instance.run + 1
-    return replace(instance, run=run, phase=Starting(now_s), wanted=True, reason=why, health=""), (
+    return replace(
+        instance, run=run, phase=Starting(now_s), wanted=True, reason=why, health="", probed="", ready=""
+    ), (
         ev.Launch(run),
         ev.Save(),
     )

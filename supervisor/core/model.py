@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Literal
 
 from supervisor.core.grants import FileGrant, FileSource
-from supervisor.core.healthcheck import Healthcheck, Hooks
+from supervisor.core.healthcheck import Healthcheck, Hooks, Ready
 from supervisor.core.network import Attachment, Network, Port, Resolver
 
 
@@ -194,7 +194,7 @@ class ServiceSpec:
     """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors.
 
     network_mode: `host`, `none`, `bridge` (in `networks`), `service:NAME` or `container:NAME`.
-    healthcheck: None where the file says nothing: then the image's counts.
+    healthcheck: None where the file says nothing: then the image's counts. ready: it says itself when it is.
     shm_size_bytes: of /dev/shm; None is 64 MiB. attach: `up` shows its output.
     auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
         ends with the first client that was attached to it. hook_of: the instance whose pre_start hook it is.
@@ -236,6 +236,7 @@ class ServiceSpec:
     expose: tuple[str, ...] = ()
     resolver: Resolver = field(default_factory=Resolver)
     healthcheck: Healthcheck | None = None
+    ready: Ready | None = None
     hooks: Hooks = field(default_factory=Hooks)
     grants: tuple[FileGrant, ...] = ()
     replicas: int = 1

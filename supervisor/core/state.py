@@ -85,7 +85,8 @@ class Instance:
 
     run: generation of the newest run; only grows. timer: generation of the newest timer; only grows.
     started_before, manually_stopped: Docker's HasBeenStartedBefore and HasBeenManuallyStopped.
-    health: of the newest run; empty where nobody has probed it.
+    health: of the newest run; empty where nobody has probed it. It is the worst of `probed`, what the probes
+    say, and `ready`, what the run says itself.
     """
 
     id: str
@@ -102,6 +103,8 @@ class Instance:
     last: Ending | None = None
     reason: str = ""
     health: Health = ""
+    probed: Health = ""
+    ready: Health = ""
 
 
 def docker_state(instance: Instance) -> str:

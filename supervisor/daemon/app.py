@@ -37,6 +37,7 @@ from supervisor.daemon.outcomes import is_down
 from supervisor.daemon.plans import LaunchPlans
 from supervisor.daemon.prestart import PreStart
 from supervisor.daemon.projects import Projects
+from supervisor.daemon.readiness import ReadyWatch
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase, Stored
@@ -88,6 +89,7 @@ class Daemon:
         self.containers: Containers
         self.volumes: Volumes
         self.health: HealthChecks
+        self.readiness: ReadyWatch
         self.pre_start: PreStart
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
@@ -127,6 +129,7 @@ class Daemon:
         images = Images(self.paths)
         self.volumes = Volumes(self.engine, self.paths, plans.held)
         inside = Inside(self.execs)
+        self.readiness = ReadyWatch(self.engine)
         self.health = HealthChecks(self.engine, inside, plans)
         self.pre_start = PreStart(
             self.engine,
@@ -232,6 +235,7 @@ class Daemon:
                 await ending.run(self._report)
         self._closing = True
         self.health.close()
+        self.readiness.close()
         await self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
@@ -315,6 +319,8 @@ class Daemon:
             elif isinstance(event, protocol.LogCounted):
                 if self._log_counts and not (asked := self._log_counts.popleft()).done():
                     asked.set_result(event)
+            elif isinstance(event, protocol.Notified):
+                self.readiness.on_launcher(event)
             elif not isinstance(event, protocol.State):
                 self.engine.on_launcher(event)
         elif isinstance(event, protocol.State):
@@ -337,6 +343,7 @@ class Daemon:
         starting = adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
         assert self._launcher is not None
         self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
+        self.readiness.take_over()
         self.health.take_over()
         return starting
 
@@ -413,6 +420,7 @@ class Daemon:
             for directory in (self.paths.state_dir, self.paths.run_dir):
                 Path(directory).mkdir(0o711, parents=True, exist_ok=True)
             Path(self.paths.instances).mkdir(0o700, exist_ok=True)
+            Path(self.paths.notices).mkdir(0o700, exist_ok=True)  # who may say something is inside a service
             # No other user of the host may reach what a service wrote: it may be a setuid program.
             Path(self.paths.instances).chmod(0o700)
             Path(self.paths.root_mountpoint).mkdir(0o700, exist_ok=True)

@@ -105,7 +105,7 @@ class HealthChecks:
             return
         if known is not None:
             known.rest()
-        health = core.Health(instance.run, phase.started_s, instance.health or "starting")
+        health = core.Health(instance.run, phase.started_s, instance.probed or "starting")
         monitor = _Monitor(entry, check, health)
         self._monitors[instance.id] = monitor
         self._engine.post(instance.id, ev.HealthChanged(instance.run, health.status))

@@ -48,8 +48,9 @@ class Turns:
 
 
 def checked(entry: Entry) -> bool:
-    """Whether it can be healthy: it has a healthcheck."""
-    return check_of(entry.stored.spec.healthcheck) is not None
+    """Whether it can be healthy: it has a healthcheck, or says itself when it is ready."""
+    spec = entry.stored.spec
+    return spec.ready is not None or check_of(spec.healthcheck) is not None
 
 
 def observed(entry: Entry) -> Observed:

@@ -50,7 +50,10 @@ def is_over(run: int, instance: Instance) -> bool:
 
 
 def probes_failed(entry: Entry) -> str:
-    """What the newest run failed at, as far as this daemon has probed it; empty where it did not."""
+    """What the newest run failed at, as far as this daemon has looked after it; empty where it did not."""
+    said = entry.readiness
+    if said is not None and said.run == entry.instance.run and said.status == "unhealthy":
+        return said.why
     health = entry.health
     if health is None or health.run != entry.instance.run or not health.streak:
         return ""

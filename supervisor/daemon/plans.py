@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -129,6 +131,8 @@ class LaunchPlans:
             mount_volume=lambda record: self._mount_volume(record, instance, run),
             place=place,
         )
+        if spec.ready is not None:
+            os.makedirs(self._paths.notify(instance), 0o755, exist_ok=True)
         if spec.grants:
             granted = self.held.hold(
                 _files_of(instance), instance, run, lambda place: self.grants.deliver(spec.grants, place)
@@ -179,6 +183,8 @@ class LaunchPlans:
     def remove(self, stored: Stored) -> None:
         """Remove an instance's files. Raises PrepareError."""
         remove_instance(stored.instance.id, self._paths)
+        if stored.spec.ready is not None:
+            shutil.rmtree(self._paths.notify(stored.instance.id), ignore_errors=True)
 
     # --- what is mounted for an instance --------------------------------------------------------
     def release(self, stored: Stored) -> None:

@@ -171,6 +171,7 @@ class PreStart:
             networks=tuple(Attachment(each.network, driver_opts=each.driver_opts) for each in spec.networks),
             network_mode=self._network_mode(stored.project, spec.network_mode),
             healthcheck=Healthcheck(disabled=True),
+            ready=None,
             hooks=Hooks(),
             labels=(*spec.labels, ("com.docker.compose.hook", "pre_start")),
             tty=False,

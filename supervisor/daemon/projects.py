@@ -46,6 +46,7 @@ def config_hash(spec: ServiceSpec) -> str:
     document = msgspec.to_builtins(spec)
     for name in ("auto_remove", "stdin_once", "hook_of"):
         del document[name]  # what was stored before there was such a field is what it was
+    _drop_unset(document, "ready")
     _drop_unset(document["limits"], "blkio_devices")
     for mount in document["mounts"]:
         _drop_unset(mount, "image")

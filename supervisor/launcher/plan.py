@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+NOTIFY_PLACE = "/run/notify"
+"""Where the directory of `LaunchPlan.notify` is inside a service."""
+NOTIFY_SOCKET = "socket"
+NOTIFY_PIPE = "pipe"
+
 
 class Overlay(NamedTuple):
     """Mount an overlay at `target` ("/" is the new root itself). `lowers` is topmost first.
@@ -134,6 +139,7 @@ class Process(NamedTuple):
     seccomp: path of a compiled BPF program on the host (read before the root changes), or None.
     rlimits: [resource number, soft, hard]; -1 is unlimited.
     init: stay as pid 1, reap, forward signals, and run argv as the child.
+    notify_fd: the number of one more descriptor, which is the writing end of NOTIFY_PIPE; 0: none.
     """
 
     argv: list[str]
@@ -150,6 +156,7 @@ class Process(NamedTuple):
     init: bool = False
     tty: bool = False
     stdin_open: bool = False
+    notify_fd: int = 0
 
 
 class LogPlan(NamedTuple):
@@ -170,6 +177,8 @@ class LaunchPlan(NamedTuple):
     root: an existing empty directory on the host over which the new root is mounted (in the child's own
         mount namespace, so all runs may use the same one).
     meta: opaque text that the launcher gives back with the run and its exit record.
+    notify: path of NOTIFY_SOCKET or NOTIFY_PIPE in a directory of the instance's own, which the launcher makes
+        and listens at; "" where the run is not asked to say anything. `steps` mount the directory.
     """
 
     instance: str
@@ -183,3 +192,4 @@ class LaunchPlan(NamedTuple):
     process: Process
     log: LogPlan
     meta: str = ""
+    notify: str = ""

@@ -42,7 +42,9 @@ def test_hooks_end_in_their_order_before_the_service_begins(clean: Supervisor) -
     project(
         clean,
         hook("sleep 0.2; echo $A:$B:$(id -u) >> /told/list; echo made > /data/file")
-        + hook("echo $A:$(pwd):$(cat /data/file) >> /told/list", ", environment: {A: own}, working_dir: /told"),
+        + hook(
+            "echo $A:$(pwd):$(cat /data/file) >> /told/list", ", environment: {A: own}, working_dir: /told"
+        ),
     )
     clean.ok("up", "-d")
     assert told(clean) == ["one:two:0", "own:/told:made"]
