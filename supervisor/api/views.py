@@ -87,7 +87,7 @@ def _notify_view(entry: Entry) -> Json:
         known = None
     return {
         "Notify": {
-            "Ready": entry.instance.ready in ("healthy", "unhealthy") if known is not None else False,
+            "Ready": known is not None and known.ready,
             "Status": known.said if known is not None else "",
             "Stopping": known is not None and known.stopping,
             "Why": known.why if known is not None else "",

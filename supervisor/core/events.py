@@ -97,8 +97,10 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class HealthChanged:
-    """What probes, or the run itself, say of it has changed. restart: it is to be ended, and its policy to
-    decide. why: in their words.
+    """What probes, or the run itself, say of it has changed. why: in their words.
+
+    restart: it is to be ended and started again, whatever its policy. failed: its start has failed; it is to
+    be ended, and its policy decides.
     """
 
     run: int
@@ -106,6 +108,7 @@ class HealthChanged:
     why: str = ""
     restart: bool = False
     part: Part = "probes"
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,12 +177,15 @@ def _health(instance: Instance, event: ev.HealthChanged, now_s: float) -> Step:
         return before, ()
     quiet = instance.health in ("starting", before.health)
     tell = () if quiet else (ev.Tell(f"health_status: {instance.health}", event.why),)
-    if event.status != "unhealthy" or not event.restart:
+    if event.status != "unhealthy" or not (event.restart or event.failed):
         return instance, (ev.Save(), *tell)
-    why = f"unhealthy: {event.why}"
+    why = event.why if event.failed else f"unhealthy: {event.why}"
     stopped, effects = _stop(instance, ev.StopRequested(manual=False, why=why), now_s)
     assert isinstance(stopped.phase, Stopping)
-    ending = replace(stopped.phase, then="decide", unhealthy=event.why)
+    if event.failed:
+        ending = replace(stopped.phase, then="decide", not_ready=event.why)
+    else:
+        ending = replace(stopped.phase, then="decide", unhealthy=event.why)
     return replace(stopped, phase=ending), (*effects, *tell)
 
 
@@ -226,7 +229,7 @@ def _ended(instance: Instance, ending: Ending, now_s: float, jitter: float) -> S
             return instance, ()  # a second report of the same end
         case Stopping(then="decide") as phase:
             if isinstance(ending, Exit):
-                ending = replace(ending, unhealthy=phase.unhealthy)
+                ending = replace(ending, unhealthy=phase.unhealthy, not_ready=phase.not_ready)
             started_s = now_s if phase.started_s is None else phase.started_s
             stopped = False
         case Stopping() as phase:

@@ -1,9 +1,9 @@
 """What a run says of itself: ready, its status in words, alive. Pure.
 
 Source: sd_notify(3) and systemd.service(5), of which READY, STATUS, STOPPING, WATCHDOG and WATCHDOG_USEC mean
-something here; and s6's notification descriptor, a newline on which is a READY. A run is `starting` until it is
-ready, then healthy; one whose watchdog was not heard of in time is unhealthy until it is heard of again. Not to
-be ready in time is a failed start, whatever is asked for of the unhealthy.
+something here; and s6's notification descriptor, a newline on which is a READY. A run is `starting` until it
+is ready, then healthy; one whose watchdog was not heard of in time is unhealthy until it is heard of again.
+Not to be ready in time is a failed start, whatever is asked for of the unhealthy.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Readiness:
     status: Status = "starting"
     heard_s: float = 0.0
     watchdog_s: float | None = None
+    ready: bool = False
     stopping: bool = False
     said: str = ""
     why: str = ""
@@ -91,9 +92,9 @@ def _heard(known: Readiness, text: str, now_s: float) -> tuple[Readiness, tuple[
         known = replace(known, stopping=True)
     if (usec := said.get("WATCHDOG_USEC", "")).isdecimal() and len(usec) < 16:
         known = replace(known, watchdog_s=int(usec) / 1e6)
-    if (said.get("READY") == "1" and known.status == "starting") or (
-        said.get("WATCHDOG") == "1" and known.status != "starting"
-    ):
+    if said.get("READY") == "1" and known.status == "starting":
+        known = replace(known, status="healthy", ready=True, heard_s=now_s, why="")
+    elif said.get("WATCHDOG") == "1" and known.ready:
         known = replace(known, status="healthy", heard_s=now_s, why="")
     elif said.get("WATCHDOG") == "trigger" and known.status == "healthy":
         known = replace(known, status="unhealthy", why="its watchdog was triggered by itself")

@@ -47,7 +47,7 @@ class Stopping:
 
     started_s is None where the run had not begun. `then`: what comes when it is down; "decide": what its
     policy makes of a failure. hold_s: how long it then rests, if the stop was for a time. unhealthy: what the
-    probes said, if that is the reason.
+    probes said, if that is the reason. not_ready: likewise, that it was not ready in time.
     """
 
     timer: int
@@ -56,6 +56,7 @@ class Stopping:
     then: Literal["rest", "start", "decide"] = "rest"
     hold_s: float | None = None
     unhealthy: str = ""
+    not_ready: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class Daemon:
             plans,
             beside,
             lambda instance: self.paths.instance(instance).log,
-            lambda entry: self.containers.drained(entry),
+            self._drained,
         )
         hooks = Hooks(self.engine, inside, plans, self.pre_start, self._report)
         self.projects = Projects(
@@ -355,6 +355,9 @@ class Daemon:
         except OSError as error:
             self._report(f"cannot unmount what nobody uses: {error.strerror}")
         await self.projects.sweep_contents()
+
+    async def _drained(self, entry: Entry) -> None:
+        await self.containers.drained(entry)
 
     def _on_rest(self, entry: Entry) -> None:
         """What it used while it was up goes: its ports are others' now, what was mounted for it is unmounted.

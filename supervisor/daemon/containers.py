@@ -174,7 +174,7 @@ class Containers:
 
 
 def beside(stored: Stored, spec: ServiceSpec) -> Stored:
-    """An instance of no project that has the volumes of a service's, as a hook of that has. Raises PlanError."""
+    """One of no project that has the volumes of a service's, as a hook of it has. Raises PlanError."""
     return new_instance(Project(NO_PROJECT, stored.working_dir, volumes=stored.volumes), spec, spec.name)
 
 

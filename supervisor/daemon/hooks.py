@@ -1,8 +1,8 @@
 """Hooks of services: `post_start` after every start of a run, `pre_stop` before its stop signal.
 
-`pre_start` is `daemon.prestart`'s. These two run inside the service. Compose runs them only in `up` and `down`; a restart by policy or at boot is a
-start as well, so here they run then, too. A failed hook ends nothing: it is told to whoever waits, and stays
-to be read in `inspect`.
+`pre_start` is `daemon.prestart`'s. These two run inside the service. Compose runs them only in `up` and
+`down`; a restart by policy or at boot is a start as well, so here they run then, too. A failed hook ends
+nothing: it is told to whoever waits, and stays to be read in `inspect`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Lock
 
 from supervisor.core.model import Project, ServiceSpec
@@ -132,7 +132,7 @@ class LaunchPlans:
             place=place,
         )
         if spec.ready is not None:
-            os.makedirs(self._paths.notify(instance), 0o755, exist_ok=True)
+            Path(self._paths.notify(instance)).mkdir(0o755, parents=True, exist_ok=True)
         if spec.grants:
             granted = self.held.hold(
                 _files_of(instance), instance, run, lambda place: self.grants.deliver(spec.grants, place)

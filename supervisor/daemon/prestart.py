@@ -47,7 +47,7 @@ class PreStart:
         log_of: Callable[[str], str],
         drained: Callable[[Entry], Awaitable[None]],
     ) -> None:
-        """make: an instance that belongs to no project, beside a service's. log_of: path of an instance's log.
+        """make: an instance that belongs to no project, beside a service's. log_of: path of the log of one.
 
         drained: waits until that has all output of what has ended.
         """
@@ -162,9 +162,7 @@ class PreStart:
             user=hook.user,
             working_dir=hook.working_dir,
             privileged=spec.privileged or hook.privileged,
-            rootfs=spec.rootfs
-            if hook.image is None
-            else Rootfs("image", hook.image, hook.image_id, hook.layers),
+            rootfs=own or spec.rootfs,
             restart=RestartRules(),
             depends_on=(),
             ports=(),

@@ -1,4 +1,5 @@
-"""What runs say of themselves (`x-shipkeeper: {ready: ...}`): timers, and who is told; `core.readiness` decides.
+"""What runs say of themselves (`x-shipkeeper: {ready: ...}`): timers, and who is told. `core.readiness`
+decides.
 
 The launcher listens, for it outlives the daemon: what was said while no daemon lived it tells with the run.
 """
@@ -89,7 +90,8 @@ class ReadyWatch:
         if monitor is None or monitor.known.run != instance.run:
             if monitor is not None:
                 monitor.rest()
-            known = core.Readiness(instance.run, phase.started_s, instance.ready or "starting")
+            status = instance.ready or "starting"
+            known = core.Readiness(instance.run, phase.started_s, status, ready=status != "starting")
             monitor = self._monitors[instance.id] = _Monitor(entry, wanted, known)
             self._engine.post(instance.id, ev.HealthChanged(instance.run, known.status, part="notify"))
             self._step(monitor, core.Begun())
@@ -111,8 +113,9 @@ class ReadyWatch:
                 monitor.known.run,
                 changed.status,
                 changed.why,
-                restart=changed.failed or restarts,
+                restart=restarts and not changed.failed,
                 part="notify",
+                failed=changed.failed,
             )
             self._engine.post(entry.instance.id, news)
         phase = entry.instance.phase

@@ -6,8 +6,8 @@ import errno
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 from supervisor.kernel.hierarchies import read_text, write_text
 
@@ -45,7 +45,7 @@ class Limits(Protocol):
     @property
     def blkio_weight(self) -> int | None: ...
     @property
-    def blkio_devices(self) -> Sequence[Sequence[Any]]: ...
+    def blkio_devices(self) -> Sequence[Sequence[str | int]]: ...
 
 
 _V2_OF_KIND = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops", "write_iops": "wiops"}
@@ -91,8 +91,7 @@ def v2_files(limits: Limits) -> list[Row]:
     if limits.blkio_weight is not None:
         rows.append(("io", "io.bfq.weight", str(limits.blkio_weight)))
         rows.append(("io", "io.weight", str(weight_of_block(limits.blkio_weight))))
-    for kind, path, value in limits.blkio_devices:
-        device = _number(path)
+    for kind, device, value in _devices(limits):
         if kind == "weight":
             rows.append(("io", "io.bfq.weight", f"{device} {value}"))
             rows.append(("io", "io.weight", f"{device} {weight_of_block(value)}"))
@@ -123,8 +122,7 @@ def v1_files(limits: Limits) -> list[Row]:
     if limits.blkio_weight is not None:
         rows.append(("blkio", "blkio.bfq.weight", str(limits.blkio_weight)))
         rows.append(("blkio", "blkio.weight", str(limits.blkio_weight)))
-    for kind, path, value in limits.blkio_devices:
-        device = _number(path)
+    for kind, device, value in _devices(limits):
         if kind == "weight":
             rows.append(("blkio", "blkio.bfq.weight_device", f"{device} {value}"))
             rows.append(("blkio", "blkio.weight_device", f"{device} {value}"))
@@ -151,6 +149,12 @@ def _there(cpuset: str) -> str:
             f"cannot set cpuset.cpus to {cpuset}: requested CPUs are not available; the host has {online}",
         )
     return cpuset
+
+
+def _devices(limits: Limits) -> Iterator[tuple[str, str, int]]:
+    """(kind, major:minor, value) of each limit of a device."""
+    for kind, path, value in limits.blkio_devices:
+        yield str(kind), _number(str(path)), int(value)
 
 
 def _number(path: str) -> str:

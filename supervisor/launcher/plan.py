@@ -10,7 +10,7 @@ paths named `source`, `lower`, `upper` and `work` are the host's.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 NOTIFY_PLACE = "/run/notify"
 """Where the directory of `LaunchPlan.notify` is inside a service."""
@@ -127,7 +127,7 @@ class Limits(NamedTuple):
     oom_kill_disable: bool = False
     cpuset: str | None = None
     blkio_weight: int | None = None
-    blkio_devices: list[list[Any]] = []  # noqa: RUF012 - a NamedTuple's default is never mutated
+    blkio_devices: list[list[str | int]] = []  # noqa: RUF012 - a NamedTuple's default is never mutated
 
 
 class Process(NamedTuple):
@@ -177,8 +177,8 @@ class LaunchPlan(NamedTuple):
     root: an existing empty directory on the host over which the new root is mounted (in the child's own
         mount namespace, so all runs may use the same one).
     meta: opaque text that the launcher gives back with the run and its exit record.
-    notify: path of NOTIFY_SOCKET or NOTIFY_PIPE in a directory of the instance's own, which the launcher makes
-        and listens at; "" where the run is not asked to say anything. `steps` mount the directory.
+    notify: path of NOTIFY_SOCKET or NOTIFY_PIPE in a directory of the instance's own, which the launcher
+        makes and listens at; "" where the run is not asked to say anything. `steps` mount the directory.
     """
 
     instance: str

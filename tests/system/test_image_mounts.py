@@ -23,8 +23,8 @@ def image(supervisor: Supervisor, name: str, version: str) -> None:
 
 def project(supervisor: Supervisor) -> None:
     supervisor.compose(
-        "name: p\nservices:\n  web:\n    command: sleep 1000\n    stop_signal: SIGKILL\n    network_mode: none\n"
-        "    volumes:\n"
+        "name: p\nservices:\n  web:\n    command: sleep 1000\n    stop_signal: SIGKILL\n"
+        "    network_mode: none\n    volumes:\n"
         "    - {type: image, source: 'tools:1', target: /opt/tools}\n"
         "    - {type: image, source: 'tools:1', target: /opt/etc, image: {subpath: etc}}\n"
         "    - {type: image, source: 'tools:1', target: /opt/file, image: {subpath: etc/version}}\n"

@@ -16,8 +16,9 @@ WAITS = "sh -c 'echo serving; exec sleep 1000'"
 
 def project(supervisor: Supervisor, hooks: str, *, more: str = "") -> None:
     supervisor.compose(
-        f"name: p\nservices:\n  web:\n    command: {WAITS}\n    network_mode: none\n    stop_signal: SIGKILL\n"
-        f"    volumes: ['data:/data', '{supervisor.base}/told:/told']\n    environment: {{A: one, B: two}}\n"
+        f"name: p\nservices:\n  web:\n    command: {WAITS}\n    network_mode: none\n"
+        f"    stop_signal: SIGKILL\n    volumes: ['data:/data', '{supervisor.base}/told:/told']\n"
+        f"    environment: {{A: one, B: two}}\n"
         f"    pre_start:\n{hooks}{more}volumes: {{data: {{}}}}\n"
     )
     (supervisor.base / "told").mkdir(exist_ok=True)
