@@ -14,6 +14,7 @@ from supervisor.api.createnet import RefusedError, network_of, ports_of, resolve
 from supervisor.core import model
 from supervisor.core.cpuset import CPUSET
 from supervisor.core.healthcheck import Healthcheck, Probe
+from supervisor.core.model import CONSISTENCIES, PROPAGATIONS
 
 _STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"}
 _BUILT = _STREAMS | {
@@ -174,10 +175,10 @@ def _bind(text: str) -> model.Mount:
     target, _, words = rest.partition(":")
     if not target:
         raise RefusedError(f"cannot mount {text!r}: write SOURCE:TARGET[:ro]")
-    options = set(words.split(",")) - {"", "rw", "z", "Z", *_NO_EFFECT}
-    propagation = options & set(_PROPAGATIONS)
+    options = set(words.split(",")) - {"", "rw", "z", "Z", *CONSISTENCIES}
+    propagation = options & set(PROPAGATIONS)
     bind = source.startswith("/")
-    if unknown := options - {"ro", "nocopy", *_PROPAGATIONS}:
+    if unknown := options - {"ro", "nocopy", *PROPAGATIONS}:
         raise RefusedError(
             f"cannot mount {text!r}: there is no option {', '.join(sorted(unknown))}; ro, rw, z, Z, nocopy"
             " or a propagation"
@@ -196,8 +197,6 @@ def _bind(text: str) -> model.Mount:
     )
 
 
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_NO_EFFECT = ("cached", "delegated", "consistent", "default")  # of other hosts, as in Docker
 _OF_MOUNTS = {
     "": {"Type", "Source", "Target", "ReadOnly", "Consistency"},
     "BindOptions": {
@@ -266,9 +265,9 @@ def _mount(fields: dict[str, Any]) -> model.Mount:
 
 
 def _propagation(word: str | None, target: str) -> str | None:
-    if word and word not in _PROPAGATIONS:
+    if word and word not in PROPAGATIONS:
         raise RefusedError(
-            f"cannot mount at {target}: invalid propagation mode: {word}; {', '.join(_PROPAGATIONS)}"
+            f"cannot mount at {target}: invalid propagation mode: {word}; {', '.join(PROPAGATIONS)}"
         )
     return word or None
 

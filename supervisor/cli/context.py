@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +51,17 @@ class Context:
         )
 
     def load(
-        self, services: tuple[str, ...] = (), *, keep_paths: bool = False, read_env_files: bool = True
+        self,
+        services: tuple[str, ...] = (),
+        *,
+        keep_paths: bool = False,
+        read_env_files: bool = True,
+        said_later: Callable[[Loaded], Collection[str]] = lambda _: (),
     ) -> Loaded:
-        """The project of the files, warnings told. Raises ComposeErrors."""
+        """The project of the files, warnings told. Raises ComposeErrors.
+
+        said_later: the places of which the command itself is going to say what is wrong.
+        """
         from supervisor import compose
 
         loaded = compose.load_project(
@@ -67,8 +75,10 @@ class Context:
             keep_paths=keep_paths,
             read_env_files=read_env_files,
         )
+        later = said_later(loaded) if loaded.warnings else ()
         for warning in loaded.warnings:
-            output.print_error(f"warning: {warning}")
+            if warning.path not in later:
+                output.print_error(f"warning: {warning}")
         return loaded
 
     def merged(self, *, interpolate: bool, normalize: bool, keep_paths: bool) -> dict[str, Any]:

@@ -80,12 +80,14 @@ def up(
 
     A service waits for what it depends on as `depends_on` says; one that may not start tells why.
 
-    Up is: healthy; without a healthcheck, running for a second; or ended well where it is not to be started
-    again.
+    Up is: healthy, and ready where it says so itself; with neither, running for a second; or ended well where it
+    is not to be started again.
     """
     if rebuild and no_build:
         fail(USAGE, "cannot build and not build: --build and --no-build exclude each other")
-    loaded = context.load(services)
+    from supervisor.cli.grants import collect, missing, request_body
+
+    loaded = context.load(services, said_later=lambda loaded: missing(loaded.project, loaded.variables))
     project = loaded.project
     if not no_build and any(source.build is not None for source in loaded.sources.values()):
         from supervisor.cli.buildservices import build_first
@@ -97,8 +99,6 @@ def up(
 
         if not pull_first(context, loaded, policy=pull_policy, only_tell=dry_run, form=form):
             return
-    from supervisor.cli.grants import collect, request_body
-
     project, contents = collect(project, loaded.variables)
     body = request_body(project, contents)
     base = f"/projects/{project.name}"

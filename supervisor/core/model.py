@@ -124,6 +124,12 @@ class Rootfs:
     layers: tuple[str, ...] = ()
 
 
+PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
+"""Of a bind mount, as mount(8) has them."""
+CONSISTENCIES = ("cached", "delegated", "consistent", "default")
+"""Words of other hosts, which mean nothing on Linux (Docker)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A bind mount, a named or anonymous volume, a tmpfs or an image inside a service.
