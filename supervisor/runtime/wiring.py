@@ -200,13 +200,20 @@ class Wiring:
 
 
 def _set_up(inside: Links, link: Link, wanted: Interface) -> None:
+    texts = [text for text in (wanted.ipv4, wanted.ipv6, *wanted.extra) if text]
     v6 = f"ipv6/conf/{wanted.name}"
     if netns.has_sysctl(v6):
-        netns.write_sysctl(f"{v6}/disable_ipv6", "0" if wanted.ipv6 else "1")
+        netns.write_sysctl(f"{v6}/disable_ipv6", "0" if any(":" in text for text in texts) else "1")
         netns.write_sysctl(f"{v6}/accept_ra", "0")
+    for path, value in wanted.sysctls:
+        try:
+            netns.write_sysctl(path, value)
+        except OSError as error:
+            name = f"net.{path.replace('/', '.')}"
+            raise OSError(error.errno, f"cannot set sysctl {name} to {value}: {error.strerror}") from error
     present = inside.addresses(link.number)
-    for address in (wanted.ipv4, wanted.ipv6):
-        if address and address not in present:
+    for address in texts:
+        if address not in present:
             inside.add_address(link.number, address)
     inside.up(link.number)
     for gateway in (wanted.gateway4, wanted.gateway6):

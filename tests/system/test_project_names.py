@@ -20,11 +20,16 @@ services:
     {{{SLEEP}, networks: {{front: , back: }}, links: ['db:database'], hostname: shopfront,
      extra_hosts: ['me:host-gateway', 'far=192.0.2.7'], dns_search: [corp.example], domainname: corp.example}}
   db: {{{SLEEP}, networks: {{back: {{aliases: [postgres], ipv4_address: 10.254.77.9}}}}}}
-  other: {{{SLEEP}, networks: [front], container_name: mine}}
+  other:
+    {{{SLEEP}, container_name: mine, networks: {{front: {{link_local_ips: [169.254.8.8], interface_name: lan,
+     driver_opts: {{com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.log_martians=1}}}}}}}}
   side: {{{SLEEP}, network_mode: 'service:web', depends_on: [web]}}
 networks:
   front:
-  back: {{internal: true, enable_ipv6: true, ipam: {{config: [{{subnet: 10.254.77.0/24}}, {{subnet: 'fd77:77::/64'}}]}}}}
+  back:
+    internal: true
+    enable_ipv6: true
+    ipam: {{config: [{{subnet: 10.254.77.0/24}}, {{subnet: 'fd77:77::/64'}}]}}
 """
 
 
@@ -63,6 +68,9 @@ def test_names_are_known_in_the_networks_that_both_are_in(net: Networked) -> Non
     assert len(found(supervisor, "web", "me")) == 1
     text = supervisor.ok("exec", "web", "cat", "/etc/resolv.conf")
     assert text.splitlines()[:2] == ["nameserver 127.0.0.11", "search corp.example"]
+    assert supervisor.ok("exec", "web", "cat", "/proc/sys/kernel/domainname").strip() == "corp.example"
+    assert "inet 169.254.8.8/16 " in supervisor.ok("exec", "other", "ip", "address", "show", "lan")
+    assert supervisor.ok("exec", "other", "cat", "/proc/sys/net/ipv4/conf/lan/log_martians") == "1\n"
     assert supervisor.ok("exec", "web", "hostname", "-f").strip() == "shopfront.corp.example"
 
 
@@ -129,7 +137,8 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     port = free_port()
     text = (
         "name: {name}\nservices:\n  web:\n    command: python3 -m http.server 80\n    stop_signal: SIGKILL\n"
-        f"    ports: ['{port}:80']\n    healthcheck: {{{{test: 'grep -q :0050 /proc/net/tcp', interval: 100ms}}}}\n"
+        f"    ports: ['{port}:80']\n"
+        "    healthcheck: {{test: 'grep -q :0050 /proc/net/tcp', interval: 100ms}}\n"
     )
     supervisor = net.supervisor
     supervisor.compose(text.format(name="one"))
