@@ -34,7 +34,7 @@ def box(supervisor: Supervisor) -> Supervisor:
 def test_files_of_a_stopped_service_on_the_hosts_root(supervisor: Supervisor) -> None:
     """Its writable layer lies in what it stands on. Reading changes nothing, writing is there at its start."""
     supervisor.compose(
-        "name: p\nservices: {web: {command: sleep 1000, network_mode: none, stop_signal: SIGKILL}}\n"
+        "name: p\nservices:\n  web: {command: sleep 1000, network_mode: none, stop_signal: SIGKILL}\n"
     )
     supervisor.ok("up", "-d")
     supervisor.ok("exec", "web", "sh", "-c", "echo kept > /root/mine")
