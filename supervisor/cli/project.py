@@ -80,8 +80,8 @@ def up(
 
     A service waits for what it depends on as `depends_on` says; one that may not start tells why.
 
-    Up is: healthy, and ready where it says so itself; with neither, running for a second; or ended well where it
-    is not to be started again.
+    Up is: healthy, and ready where it says so itself; with neither, running for a second; or ended well where
+    it is not to be started again.
     """
     if rebuild and no_build:
         fail(USAGE, "cannot build and not build: --build and --no-build exclude each other")

@@ -75,8 +75,8 @@ def root_of_plan(
 def read_only(steps: Sequence[plan.Step]) -> list[plan.Step]:
     """The same root to read only: the writable layer is one more below. The instance may be running.
 
-    The kernel takes no lower layer that lies in another one, as that of a host view does: such a root stays as
-    it is, and `root_of_plan` mounts it read-only.
+    The kernel takes no lower layer that lies in another one, as that of a host view does: such a root stays
+    as it is, and `root_of_plan` mounts it read-only.
     """
     return [_to_read(step) if isinstance(step, plan.Overlay) else step for step in steps]
 

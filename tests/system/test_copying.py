@@ -32,7 +32,7 @@ def box(supervisor: Supervisor) -> Supervisor:
 
 
 def test_files_of_a_stopped_service_on_the_hosts_root(supervisor: Supervisor) -> None:
-    """Its writable layer lies in what it stands on. Reading changes nothing, writing is there at its start."""
+    """Its writable layer lies in what it stands on. Reading changes nothing."""
     supervisor.compose(
         "name: p\nservices:\n  web: {command: sleep 1000, network_mode: none, stop_signal: SIGKILL}\n"
     )
