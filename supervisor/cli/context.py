@@ -57,10 +57,12 @@ class Context:
         keep_paths: bool = False,
         read_env_files: bool = True,
         said_later: Callable[[Loaded], Collection[str]] = lambda _: (),
+        dependencies: bool = True,
     ) -> Loaded:
         """The project of the files, warnings told. Raises ComposeErrors.
 
-        said_later: the places of which the command itself is going to say what is wrong.
+        said_later: the places of which the command itself is going to say what is wrong. Others: as for
+        `load_project`.
         """
         from supervisor import compose
 
@@ -74,6 +76,7 @@ class Context:
             services=services,
             keep_paths=keep_paths,
             read_env_files=read_env_files,
+            dependencies=dependencies,
         )
         later = said_later(loaded) if loaded.warnings else ()
         for warning in loaded.warnings:

@@ -13,10 +13,7 @@ from collections.abc import Mapping
 from supervisor.compose.names import words
 from supervisor.compose.reader import Keys
 
-NOT_YET: Mapping[tuple[str, str], str] = {
-    ("a service", "scale"): "write a service for each instance",
-    ("deploy", "replicas"): "write a service for each instance",
-}
+NOT_YET: Mapping[tuple[str, str], str] = {}
 """(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
 
 _WINDOWS = "it has a meaning on Windows only; remove the key"
@@ -154,7 +151,7 @@ EXTENSION = Keys(
     "x-shipkeeper",
     words(
         "rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after probe"
-        " on_unhealthy ready"
+        " on_unhealthy ready update"
     ),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))

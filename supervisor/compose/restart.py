@@ -51,6 +51,7 @@ class Extension(NamedTuple):
     document: Mapping[str, Any] = MappingProxyType({})
     probe: Probe | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+    update: Literal["", "stop-first", "start-first"] = ""
     ready: Ready | None = None
 
 
@@ -136,6 +137,7 @@ def extension(context: Context, node: Node, path: str) -> Extension:
     backoff: dict[str, float] = {}
     probe: Probe | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+    update: Literal["", "stop-first", "start-first"] = ""
     wanted: Ready | None = None
     for key, value in entries.items():
         where = f"{path}.{key}"
@@ -176,6 +178,11 @@ def extension(context: Context, node: Node, path: str) -> Extension:
                 if chosen:
                     document[key] = chosen
                     on_unhealthy = "restart" if chosen == "restart" else "ignore"
+            case "update":
+                order = reader.choice(value, where, ("stop-first", "start-first"))
+                if order:
+                    document[key] = order
+                    update = "start-first" if order == "start-first" else "stop-first"
             case _:
                 choice = reader.choice(value, where, ("ignore", "stop-project"))
                 if choice:
@@ -189,7 +196,7 @@ def extension(context: Context, node: Node, path: str) -> Extension:
             "no_restart_on wins: remove it from restart_on",
         )
     kept = {key: value for key, value in document.items() if value is not None}
-    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy, wanted)
+    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy, update, wanted)
 
 
 def _backoff(context: Context, node: Node, path: str) -> tuple[dict[str, float], dict[str, Any]]:

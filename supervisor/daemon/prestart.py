@@ -57,13 +57,16 @@ class PreStart:
         self._log_of = log_of
         self._drained = drained
 
-    async def before_start(self, entry: Entry, turns: Turns) -> None:
-        """Run the hooks of an instance that is about to be started. Raises HeldBackError: it is not to be."""
+    async def before_start(self, entry: Entry, turns: Turns, *, first: bool = False) -> None:
+        """Run the hooks of an instance that is about to be started. Raises HeldBackError: it is not to be.
+
+        first: whatever else of the service runs is of an earlier definition.
+        """
         hooks = entry.stored.spec.hooks.pre_start
         if not hooks or not is_down(entry.instance):
             return
         others = [each for each in self._engine.entries.values() if _are_replicas(each, entry)]
-        service_runs = any(isinstance(each.instance.phase, Running) for each in others)
+        service_runs = not first and any(isinstance(each.instance.phase, Running) for each in others)
         prepared = False
         for number, hook in enumerate(hooks, 1):
             if service_runs and not hook.per_replica:

@@ -10,6 +10,9 @@ import pytest
 from networking import Networked, free_port, networked
 from supervising import Supervisor
 
+from supervisor.kernel import bpf
+from supervisor.kernel.hierarchies import detect
+
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 SLEEP = "command: sleep 1000, stop_signal: SIGKILL"
@@ -132,6 +135,24 @@ def test_servers_that_cannot_be_asked_are_the_reason_of_a_failed_start(net: Netw
     assert net.supervisor.ok("down")
 
 
+def is_led(net: Networked) -> bool:
+    """Whether a program of ours looks at connections to ::1."""
+    root = detect().unified
+    if root is None:
+        return False
+    program = bpf.attached(root, f"sk_lo6_{net.tag}")
+    if program < 0:
+        return False
+    os.close(program)
+    return True
+
+
+def fetched(where: str, port: int) -> int:
+    """The exit code of curl."""
+    command = ["curl", "-s", "-o", "/dev/null", f"http://{where}:{port}/"]
+    return subprocess.run(command, check=False, timeout=60).returncode
+
+
 def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     """And a second project that wants the same one is told who has it."""
     port = free_port()
@@ -143,8 +164,15 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     supervisor = net.supervisor
     supervisor.compose(text.format(name="one"))
     supervisor.ok("up", "-d", "--wait")
-    # By ::1 it is refused (docs/networking.md), and a client goes on with 127.0.0.1.
-    subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://localhost:{port}/"], check=True, timeout=60)
+    for where in ("127.0.0.1", "[::1]"):
+        assert fetched(where, port) == 0
+    assert is_led(net)
+    supervisor.kill()
+    assert fetched("[::1]", port) == 0, "without a daemon, too"
+    supervisor.start()
+    assert fetched("[::1]", port) == 0, "and with its next one"
+    inside = ("curl", "-s", f"http://[::1]:{port}/")
+    assert supervisor.run("exec", "web", *inside).returncode == 7, "a service has a ::1 of its own"
     assert supervisor.ok("port", "web", "80").split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
     supervisor.compose(text.format(name="two"))
     result = supervisor.run("up", "-d", "--wait")
@@ -153,6 +181,8 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     assert "one-web-1" in result.stdout + result.stderr, "who has it is named"
     supervisor.ok("-p", "two", "down")
     supervisor.ok("-p", "one", "down")
+    assert fetched("[::1]", port) == 7
+    assert not is_led(net), "the program is gone with the last port"
     assert net.links() == []
     assert net.table() == ""
     assert net.namespaces() == []
