@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli.foreground import _is_attached
+from supervisor.cli.following import Wish, is_shown
 from supervisor.cli.main import cli
 from supervisor.compose import ComposeErrors, Loaded, load_project, merged_document
 from supervisor.core.grants import FileGrant, FileSource
@@ -318,7 +318,7 @@ def test_mounts_volumes_and_limits(tmp_path: Path) -> None:
         blkio_weight=300,
     )
     assert found.shm_size_bytes == 8 << 20
-    assert [_is_attached(loaded.project, name) for name in ("p-s-1", "p-s-2", "p-v-1")] == [
+    assert [is_shown(Wish(), loaded.project, name) for name in ("p-s-1", "p-s-2", "p-v-1")] == [
         False,
         False,
         True,
