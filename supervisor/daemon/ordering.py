@@ -27,12 +27,13 @@ class Turns:
 
     entries: the instances of each service that counts as a dependency; what is not among them orders
     nothing. patient: nobody waits for an answer, so what may still come true is waited for (see
-    `core.depends.at_boot`). off: why nobody waits any more.
+    `core.depends.at_boot`). why: the reason of these starts. off: why nobody waits any more.
     """
 
     begun: Mapping[str, asyncio.Event]
     entries: Callable[[str], Iterable[Entry]]
     patient: bool = False
+    why: str = "started by you"
     warnings: dict[str, list[str]] = field(default_factory=dict)
     off: str = ""
 

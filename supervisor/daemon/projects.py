@@ -7,10 +7,11 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Set
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,10 +29,11 @@ from supervisor.daemon.images import Images
 from supervisor.daemon.networks import Networks
 from supervisor.daemon.ordering import HeldBackError, Turns, checked, let_start
 from supervisor.daemon.outcomes import drained, ended_well, is_known, is_over, outcome
-from supervisor.daemon.state import Stored
+from supervisor.daemon.state import StateError, Stored
 from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
 from supervisor.runtime.grants import GrantStore
+from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.volumes import VolumeError, external_missing
 
@@ -91,6 +93,13 @@ def has_begun(instance: Instance) -> bool:
     return isinstance(instance.phase, Running | Waiting | Resting)
 
 
+class _Coming(NamedTuple):
+    """A start that waits. run: the number of the last one before it."""
+
+    run: int
+    why: str
+
+
 class Projects:
     """The operations; one project is changed by one caller at a time."""
 
@@ -115,6 +124,7 @@ class Projects:
         self._look_again = look_again
         self._hooks = hooks
         self._locks: dict[str, asyncio.Lock] = {}
+        self._looking = asyncio.Lock()
         self._turns: dict[str, dict[asyncio.Future[list[None]], Turns]] = {}
 
     def entries(self, project: str) -> list[Entry]:
@@ -131,11 +141,15 @@ class Projects:
         return await asyncio.to_thread(self._grants.resolve, project, contents)
 
     async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
-        """What appeared on the host is hidden from these, which are about to start. Raises PlanError."""
+        """What appeared on the host is hidden from these, which are about to start. Raises PlanError.
+
+        One after the other, so that a boot's starts are under way before a file of theirs is brought up.
+        """
         layers = any(spec.rootfs.kind == "host" for spec in specs)
-        if await asyncio.to_thread(partial(self._look_again, layers=layers)):
-            for entry in self._engine.entries.values():
-                entry.plan = None  # made anew for its next run
+        async with self._looking:
+            if await asyncio.to_thread(partial(self._look_again, layers=layers)):
+                for entry in self._engine.entries.values():
+                    entry.plan = None  # made anew for its next run
 
     def plan(self, project: Project) -> Plan:
         """What `up` would do with a resolved project. Raises PlanError: services that wait for each other."""
@@ -173,14 +187,16 @@ class Projects:
         `down` or a newer `up` calls it off.
 
         project: resolved, with these `contents`. start_down: start what is there, unchanged, and down. Not at
-        a boot, where the policies decide. renew_volumes: what is recreated gets new anonymous volumes, and
-        the old ones go. What cannot be created is found before anything is touched. Raises PlanError,
-        PrepareError, StateError, VolumeError.
+        a boot or a reload, where the policies decide; what was to be started before and still waits for its
+        dependencies is gone on with. renew_volumes: what is recreated gets new anonymous volumes, and the old
+        ones go. What cannot be created is found before anything is touched. Raises PlanError, PrepareError,
+        StateError, VolumeError.
         """
         await self._see_host(project.services)
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
         self._coming.update(coming)
+        waits = self._under_way(project.name)
         self._call_off(project.name, "a newer `up` took over")
         try:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
@@ -195,8 +211,18 @@ class Projects:
                     for op in plan.operations
                     if op.verb in ("create", "recreate")
                 }
+                down = [op for op in plan.operations if op.verb in ("start", "orphan")]
+                left = {op.service for op in down if op.verb == "orphan" or not start_down}
+                goes_on = {op.id: waits[op.id].why for op in down if self._still_waits(op.id, waits)}
+                left -= {op.service for op in down if op.id in goes_on}
                 async for done in self._carry_out(
-                    project.name, plan, made, start_down=start_down, renew_volumes=renew_volumes
+                    project.name,
+                    plan,
+                    made,
+                    left=left,
+                    why=goes_on,
+                    patient=not start_down,
+                    renew_volumes=renew_volumes,
                 ):
                     yield done
                 for op in plan.operations:
@@ -204,6 +230,14 @@ class Projects:
                         yield op, op.cause
                 await self._engine.stored()
                 allocator.give_back()  # the model, and what the plans were made with
+        except (PlanError, PrepareError, StateError, VolumeError):
+            if not start_down:  # a file that cannot be brought up must not keep down what was coming up
+                for why, group in groupby(
+                    [e for e in self.entries(project.name) if self._still_waits(e.instance.id, waits)],
+                    lambda e: waits[e.instance.id].why,
+                ):
+                    self._start_project(project.name, list(group), why, boot=True)
+            raise
         finally:
             self._have_come(project.name, coming)
             if coming:
@@ -232,10 +266,22 @@ class Projects:
         await asyncio.to_thread(self._grants.sweep, [*granted, *self._coming])
 
     async def _carry_out(
-        self, project: str, plan: Plan, made: dict[str, Stored], *, start_down: bool, renew_volumes: bool
+        self,
+        project: str,
+        plan: Plan,
+        made: dict[str, Stored],
+        *,
+        left: Set[str],
+        why: Mapping[str, str],
+        patient: bool,
+        renew_volumes: bool,
     ) -> AsyncIterator[tuple[Operation, str]]:
-        """All operations at the same time, each waiting for what its service depends on."""
-        operations = [op for op in plan.operations if op.verb != "orphan"]
+        """All operations at the same time, each waiting for what its service depends on.
+
+        left: the services that stay as they are, those that are no longer in the files among them. why: the
+        reasons of starts that were asked for before, by instance id. patient: see `Turns`.
+        """
+        operations = [op for op in plan.operations if op.verb != "orphan" or op.service not in left]
         news: asyncio.Queue[tuple[Operation, str]] = asyncio.Queue()
         renewed = {op.service for op in operations if op.verb == "recreate"}
         entries = {op.service: self._engine.entries[op.id] for op in operations if op.id}
@@ -245,7 +291,7 @@ class Projects:
         turns = Turns(
             {op.service: asyncio.Event() for op in operations},
             lambda service: [entries[service]] if service in entries else [],
-            patient=not start_down,
+            patient=patient,
         )
 
         async def one(op: Operation) -> None:
@@ -253,7 +299,7 @@ class Projects:
                 news.put_nowait((op, why))
 
             try:
-                if op.verb == "keep" or (op.verb == "start" and not start_down):
+                if op.verb == "keep" or op.service in left:
                     spec = entries[op.service].stored.spec
                     causes = [d.service for d in spec.depends_on if d.restart and d.service in renewed]
                     if not causes or is_down(entries[op.service].instance):
@@ -274,7 +320,7 @@ class Projects:
                     await self._remove_rest(before, volumes=renew_volumes)
                 else:
                     await let_start(self._engine, entry, entry.stored.spec, turns, say)
-                self._engine.post(entry.instance.id, ev.StartRequested())
+                self._engine.post(entry.instance.id, ev.StartRequested(why.get(op.id, turns.why)))
                 await self._engine.until(entry, has_begun)
                 failure = await self._hooks.after_start(entry)
                 notes = [*([failure] if failure else []), *turns.warnings.get(op.service, [])]
@@ -347,6 +393,21 @@ class Projects:
     def _call_off(self, project: str, why: str) -> None:
         for turns in self._turns.get(project, {}).values():
             turns.call_off(why, self.entries(project))
+
+    def _under_way(self, project: str) -> dict[str, _Coming]:
+        """What waits for its start, by instance id."""
+        found = {}
+        for turns in self._turns.get(project, {}).values():
+            for entry in self.entries(project):
+                begun = turns.begun.get(entry.stored.spec.name)
+                if begun is not None and not begun.is_set() and is_down(entry.instance):
+                    found[entry.instance.id] = _Coming(entry.instance.run, turns.why)
+        return found
+
+    def _still_waits(self, instance: str, waits: Mapping[str, _Coming]) -> bool:
+        """Whether one of `_under_way` has not begun since, and nobody has stopped it."""
+        now = self._engine.entries[instance].instance
+        return instance in waits and waits[instance].run == now.run and not now.manually_stopped
 
     def leave(self) -> None:
         """From now on nothing that waits is started; the next supervisor goes on with it."""
@@ -434,12 +495,15 @@ class Projects:
             *(self._start_project(name, group, why, boot=boot) for name, group in projects.items())
         )
 
-    async def _start_project(self, project: str, group: list[Entry], why: str, *, boot: bool) -> None:
+    def _start_project(
+        self, project: str, group: list[Entry], why: str, *, boot: bool
+    ) -> asyncio.Future[list[None]]:
         def among(service: str) -> list[Entry]:
             here = self._of(project, service) if boot else group
             return [entry for entry in here if entry.stored.spec.name == service]
 
-        turns = Turns({entry.stored.spec.name: asyncio.Event() for entry in group}, among, patient=boot)
+        begun = {entry.stored.spec.name: asyncio.Event() for entry in group}
+        turns = Turns(begun, among, patient=boot, why=why)
 
         async def one(entry: Entry) -> None:
             try:
@@ -452,7 +516,7 @@ class Projects:
             finally:
                 turns.begun[entry.stored.spec.name].set()
 
-        await self._waiting(project, turns, [one(entry) for entry in group])
+        return self._waiting(project, turns, [one(entry) for entry in group])
 
     async def remove(self, entry: Entry, *, volumes: bool = False) -> None:
         """Forget an instance that is down, with its files, and with `volumes` its anonymous volumes.
