@@ -82,9 +82,7 @@ def _replace(path: str, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(new, path)
-    sync_directory(
-        os.path.dirname(path)
-    )  # or a loss of power would take the new name, and the address with it
+    sync_directory(os.path.dirname(path))
 
 
 def _remove(path: str) -> None:
