@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from supervisor.core.anonymous import name_anonymous
 from supervisor.core.grants import FileGrant
 from supervisor.core.graph import DependencyCycleError, waves
 from supervisor.core.model import Project, ServiceSpec
+from supervisor.core.ownership import other_places, place_clash
 from supervisor.core.reconcile import Observed, Operation, Plan, container_name, reconcile
 from supervisor.core.signals import signal_number
 from supervisor.core.state import Created, Instance, Resting, Running, Waiting
@@ -46,6 +48,14 @@ def config_hash(spec: ServiceSpec) -> str:
     for name in ("auto_remove", "stdin_once"):
         del document[name]  # what was stored before there was such a field is what it was
     return hashlib.sha256(msgspec.json.encode(document)).hexdigest()
+
+
+def _is_another(directory: str, own: str) -> bool:
+    """Whether a directory is there and is not our own by another path."""
+    try:
+        return Path(directory).is_dir() and not Path(directory).samefile(own)
+    except OSError:
+        return True
 
 
 def stop_signal(spec: ServiceSpec) -> int:
@@ -127,8 +137,25 @@ class Projects:
 
         contents: of configs and secrets that are in no file, by `core.grants.content_key`.
         """
+        await self._check_place(project)
         project = await asyncio.to_thread(self._images.resolve, project)
         return await asyncio.to_thread(self._grants.resolve, project, contents)
+
+    async def _check_place(self, project: Project) -> None:
+        """No other directory that is still there has services of that name. Raises PlanError."""
+        there = [entry.stored.working_dir for entry in self.entries(project.name)]
+        if others := other_places(project, there):
+            still = await asyncio.to_thread(
+                lambda: [each for each in others if _is_another(each, project.working_dir)]
+            )
+            if still:
+                raise PlanError(place_clash(project, still[0]))
+
+    def _take_place(self, project: Project) -> None:
+        """What is there is of this directory from now on."""
+        for entry in self.entries(project.name):
+            if entry.stored.working_dir != project.working_dir:
+                self._engine.move(entry, project.working_dir)
 
     async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
         """What appeared on the host is hidden from these, which are about to start. Raises PlanError."""
@@ -185,8 +212,10 @@ class Projects:
         try:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
                 await self._quiet(project.name)
+                await self._check_place(project)
                 await asyncio.to_thread(self._grants.keep, project, contents)
                 await self._networks.bring_up(project.name, project.networks)
+                self._take_place(project)
                 plan = self.plan(project)
                 made = {
                     op.service: self._made(
