@@ -118,7 +118,8 @@ class Paths:
 
     @property
     def networks_active(self) -> str:
-        """Is there while links or rules of ours may be in the kernel (owner: runtime.wiring)."""
+        """Is there while links or rules of ours may be in the kernel; says the state directory, of which they
+        have the tag (owner: runtime.wiring; read by `doctor`)."""
         return f"{self.run_dir}/networks-active"
 
     @property

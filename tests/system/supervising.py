@@ -51,18 +51,22 @@ class Supervisor:
         self.daemon.kill()
         self.daemon.wait(PATIENCE_S)
 
-    def power_cut(self) -> None:
-        """Everything ends at once, nothing of it is in the kernel or below /run, and the host boots again."""
+    def kill_all(self, but: str = "nobody") -> None:
+        """The daemon, its helpers but those with a module of that name, and the services, all at once."""
         self.kill()
-        ending = leaks.processes(self.base)
+        ending = [each for each in leaks.processes(self.base) if but not in " ".join(each.cmdline())]
         for process in ending:
             process.kill()
-        services = [pid for group in leaks.cgroups(self.base) for pid in leaks.members(group)]
-        for pid in services:
+        groups = [group for group in leaks.cgroups(self.base) if group.name != but]
+        for pid in [pid for group in groups for pid in leaks.members(group)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
         psutil.wait_procs(ending, PATIENCE_S)
-        until(lambda: not any(map(leaks.members, leaks.cgroups(self.base))), "nothing lives any more")
+        until(lambda: not any(map(leaks.members, groups)), "nothing lives any more")
+
+    def power_cut(self) -> None:
+        """Everything ends at once, nothing of it is in the kernel or below /run, and the host boots again."""
+        self.kill_all()
         leaks.wipe(self.base)
         assert leaks.of_supervisor(self.base) == [f"directory {each}" for each in self.instances()]
         with contextlib.closing(sqlite3.connect(self.base / "state" / "shipkeeper.db")) as db, db:
