@@ -28,7 +28,7 @@ from supervisor.kernel import syscalls as sc
 from supervisor.kernel.hierarchies import CgroupSetup, read_text, remove_empty
 from supervisor.runtime import nftables
 from supervisor.runtime.hostmounts import HostMount
-from supervisor.runtime.supervisors import Living, is_run_dir, own_cgroups
+from supervisor.runtime.supervisors import Living, has_services, is_run_dir, own_cgroups, tags_of
 
 _ALIAS = re.compile(r"shipkeeper ([0-9a-f]{8}) ")
 _TABLE = re.compile(rf"{TABLE_PREFIX}([0-9a-f]{{8}})")
@@ -50,7 +50,11 @@ def remnants(
     paths: Paths, living: Living, cgroups: CgroupSetup | None, mounts: list[HostMount]
 ) -> tuple[Remnant, ...]:
     """In the order to remove them in. mounts: of the host's own namespace. Raises OSError."""
-    dead = _dead_run_dirs(paths, living, mounts)
+    dead = [
+        run_dir
+        for run_dir in _dead_run_dirs(paths, living, mounts)
+        if not tags_of(run_dir) & living.tags and not has_services(run_dir, cgroups)
+    ]
     found = [*_resolvers(dead)]
     if not living.unknown:  # else a tag that seems to be nobody's may be that of a living one
         found += [*_tables(living), *_links(living)]

@@ -39,7 +39,8 @@ def living(cgroups: CgroupSetup | None, sockets: str = "/proc/net/unix") -> Livi
     for directory in sorted(run_dirs):
         told = tags_of(directory)
         tags |= told
-        if not told:
+        # Without a note of its cgroup it is in one with its tag, or at its end.
+        if not told and os.path.exists(Paths(run_dir=directory).cgroup_base):
             unknown.append(directory)
     for place in cgroups.places() if cgroups is not None else ():
         tags |= {tag for tag, path in own_cgroups(place) if lives(path)}
@@ -56,6 +57,15 @@ def tags_of(run_dir: str) -> set[str]:
         if named := CGROUP.match(read_text(paths.cgroup_base)):
             found.add(named[1])
     return found
+
+
+def has_services(run_dir: str, cgroups: CgroupSetup | None) -> bool:
+    """Whether somebody lives in the cgroups of a run directory's supervisor: its own, or a unit of systemd."""
+    base = ""
+    with contextlib.suppress(OSError):
+        base = read_text(Paths(run_dir=run_dir).cgroup_base).strip()
+    places = cgroups.places() if cgroups is not None and base else ()
+    return any(lives(f"{place}/{base}") for place in places)
 
 
 def is_run_dir(directory: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import leaks
+import psutil
 import pytest
 from networking import ask, echo, free_port, networked, published
 from supervising import Supervisor, supervising
@@ -101,9 +103,10 @@ def test_survivors_of_a_dead_daemon_are_left_alone() -> None:
         net.supervisor.kill()
         net.supervisor.run("doctor", *fix(net.supervisor))
         for process in leaks.processes(net.supervisor.base):
-            if "supervisor.resolver" not in " ".join(process.cmdline()):
-                process.kill()
-                process.wait()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "supervisor.resolver" not in " ".join(process.cmdline()):
+                    process.kill()
+                    process.wait()
         net.supervisor.run("doctor", *fix(net.supervisor))
         after = [each for each in in_kernel(net.supervisor.base) if not each.startswith("process")]
         assert after == [each for each in own if not each.startswith("process")]
