@@ -74,6 +74,11 @@ class Paths:
         return InstancePaths(f"{self.state_dir}/instances/{instance_id}")
 
     @property
+    def asked(self) -> str:
+        """A JSON file for each project that is being changed (owner: daemon.asked)."""
+        return f"{self.state_dir}/asked"
+
+    @property
     def instances(self) -> str:
         """Parent of all instance directories."""
         return f"{self.state_dir}/instances"

@@ -21,6 +21,7 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
+from supervisor.daemon.asked import Asked, DownAsked, UpAsked
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
@@ -29,12 +30,14 @@ from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.inside import Inside
+from supervisor.daemon.making import is_stand_in
 from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
 from supervisor.daemon.networks import Networks
+from supervisor.daemon.outcomes import is_down
 from supervisor.daemon.plans import LaunchPlans
-from supervisor.daemon.projects import Projects, is_down
+from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase, Stored
@@ -47,11 +50,15 @@ from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
+from supervisor.runtime.logs import read
+from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError
 
 _RETRY_S = 1.0
 _CONNECTS = 5
 _COUNTS_S = 1.0
+_LAST_LINES = 3
 
 
 class DaemonError(Exception):
@@ -135,6 +142,8 @@ class Daemon:
             plans.look_again,
             hooks,
             self.networks,
+            self._last_words,
+            Asked(self.paths, self._report),
         )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()
@@ -155,13 +164,37 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        unfinished = self.projects.unfinished()
         await self._take_over_mounts()
         self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
-        if starting:
-            entries = [self.engine.entries[name] for name in starting]
-            self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
+        if starting or unfinished or any(is_stand_in(e.stored) for e in self.engine.entries.values()):
+            self._starting = self._background(self._go_on(starting, unfinished))
+
+    async def _go_on(self, starting: list[str], unfinished: dict[str, UpAsked | DownAsked]) -> None:
+        """With what the daemon before this one was in the middle of, and what is to be up."""
+        try:
+            await self.projects.finish_updates()
+        except (PrepareError, VolumeError) as error:
+            self._report(str(error))
+        there = [self.engine.entries[name] for name in starting if name in self.engine.entries]
+        # What was asked of a project says more than the policies of its services.
+        entries = [entry for entry in there if entry.stored.project not in unfinished]
+        await asyncio.gather(
+            self.projects.start(entries, self._anew.value, boot=True),
+            *(self.projects.go_on(project, what) for project, what in unfinished.items()),
+        )
+
+    async def _last_words(self, entry: Entry) -> list[str]:
+        """The last lines of what an instance wrote that is down."""
+        await self.containers.drained(entry)
+        path = self.paths.instance(entry.instance.id).log
+        try:
+            records = await asyncio.to_thread(lambda: list(read(entry.instance.id, path, tail=_LAST_LINES)))
+        except OSError:
+            return []
+        return [record.text.decode(errors="replace").rstrip() for record in records]
 
     async def _settle_networks(self) -> None:
         """What cannot be put right is said: services without a network run all the same."""
@@ -199,7 +232,8 @@ class Daemon:
         else:
             found = [each for each in there if each.name == name]
             found = found or [each for each in there if each.instance.id.startswith(name)]
-        return found[0] if found else None
+        # Of several instances of a service, the first is meant.
+        return min(found, key=lambda each: (each.number, each.created_wall), default=None)
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
@@ -219,6 +253,7 @@ class Daemon:
             async with patience(ending.status):
                 await ending.run(self._report)
         self._closing = True
+        self.projects.cut_off()
         self.health.close()
         await self.engine.close()
         if self._launcher is not None:
