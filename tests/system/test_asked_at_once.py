@@ -132,18 +132,20 @@ def test_the_end_is_what_one_of_them_asked(net: Networked) -> None:
 def test_what_a_killed_daemon_was_asked_is_done_by_the_next(net: Networked, last: str) -> None:
     """The kill comes when some services are changed and others are not."""
     supervisor = net.supervisor
-    supervisor.ok("-f", "a.yaml", "up", "-d")
-    events = subprocess.Popen(
-        [sys.executable, "-m", "supervisor.cli.main", "events"],
-        env=supervisor.environment, cwd=supervisor.base, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    asked = ask(supervisor, last)
-    assert events.stdout is not None
-    for line in events.stdout:
-        if "destroy" in line:
-            break
-    supervisor.kill()
-    events.wait(PATIENCE_S)
+    command = [sys.executable, "-m", "supervisor.cli.main", "events"]
+    with subprocess.Popen(
+        command, env=supervisor.environment, cwd=supervisor.base, stdout=subprocess.PIPE, text=True
+    ) as events:
+        assert events.stdout is not None
+        supervisor.ok("-f", "a.yaml", "up", "-d")
+        asked = None
+        for line in events.stdout:
+            if asked is None and "start" in line and "side" in line:
+                asked = ask(supervisor, last)
+            if "destroy" in line:
+                break
+        supervisor.kill()
+    assert asked is not None
     asked.wait(PATIENCE_S)
     supervisor.start()
     until(lambda: models(net) == wanted(last), f"{last} is done")
