@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 _PATIENCE_S = 20.0
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def tag_of(base: Path) -> str:
@@ -30,9 +31,7 @@ def of_instances(base: Path) -> list[str]:
         ("directory", base / "state/instances"),
     ):
         found += [f"{kind} {path}" for path in place.iterdir()] if place.is_dir() else []
-    for path in Path("/sys/fs/cgroup").glob(f"**/shipkeeper-{tag}/*"):
-        if path.is_dir() and len(path.name) == 64:
-            found.append(f"cgroup {path}")
+    found += [f"cgroup {path}" for path in cgroups(base) if len(path.name) == 64]
     return sorted(found)
 
 
@@ -43,7 +42,7 @@ def of_supervisor(base: Path) -> list[str]:
     found += [f"link {name}" for name in os.listdir("/sys/class/net") if name.startswith(f"sk{tag[:4]}")]
     listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
     found += [line for line in listed.splitlines() if tag in line]
-    found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/shipkeeper-{tag}*")]
+    found += [f"cgroup {path}" for path in cgroups(base)]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line.split()[4]}" for line in mounts if f"{base}/" in line]
     names = ("names.sock", "names.json", "launcher.sock", "log.sock", "shipkeeper.sock", "networks-active")
@@ -53,9 +52,8 @@ def of_supervisor(base: Path) -> list[str]:
 
 def cgroups(base: Path) -> list[Path]:
     """Of the supervisor, those inside first."""
-    found = []
-    for top in Path("/sys/fs/cgroup").glob(f"**/shipkeeper-{tag_of(base)}"):
-        found += [path for path in top.glob("**/") if path.is_dir()]
+    tops = [place for name in ("", "*/") for place in _CGROUPS.glob(f"{name}shipkeeper-{tag_of(base)}*")]
+    found = [Path(directory) for top in tops for directory, _, _ in os.walk(top)]
     return sorted(found, key=lambda path: -len(path.parts))
 
 
