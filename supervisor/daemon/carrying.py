@@ -12,6 +12,7 @@ from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.ordering import HeldBackError, Turns, UnderWay, let_start
 from supervisor.daemon.outcomes import drained, has_begun, is_down, outcome
+from supervisor.daemon.prestart import NotStartedError
 from supervisor.daemon.removing import Removing
 from supervisor.daemon.replacing import Replacing
 from supervisor.daemon.rolling import Roll
@@ -96,7 +97,8 @@ class Carrying:
         try:
             self._say(op, await self._done(op, turns, begun, renewed))
         except HeldBackError as error:
-            word = "not recreated" if op.verb == "recreate" else "not started"
+            stands = op.verb == "recreate" and not isinstance(error, NotStartedError)
+            word = "not recreated" if stands else "not started"
             self._say(op, f"{word}: {error}")
         finally:
             begun.set()
@@ -168,6 +170,7 @@ class Carrying:
         return entry
 
     async def _started(self, entry: Entry, turns: Turns) -> str:
+        await self._parts.hooks.before_start(entry, turns)
         self._engine.post(entry.instance.id, ev.StartRequested())
         await self._engine.until(entry, has_begun)
         failure = await self._parts.hooks.after_start(entry)

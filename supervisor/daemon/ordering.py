@@ -28,7 +28,8 @@ class Turns:
     begun: by service, one for each of its instances, set when the start of that came to something.
     entries: the instances of each service that counts as a dependency; what is not among them orders
     nothing. patient: nobody waits for an answer, so what may still come true is waited for (see
-    `core.depends.at_boot`). warnings: by the name of the instance. off: why nobody waits any more.
+    `core.depends.at_boot`). warnings: by the name of the instance. off: why nobody waits any more. hooks: by
+    service and number, the pre_start hooks that run once for all of its instances.
     """
 
     begun: Mapping[str, Iterable[asyncio.Event]]
@@ -37,6 +38,7 @@ class Turns:
     warnings: dict[str, list[str]] = field(default_factory=dict)
     off: str = ""
     called_off: asyncio.Event = field(default_factory=asyncio.Event)
+    hooks: dict[tuple[str, int], asyncio.Future[str]] = field(default_factory=dict)
 
     def call_off(self, why: str, entries: Iterable[Entry]) -> None:
         """End all waiting for these instances; what waited is held back, and says why."""
@@ -68,7 +70,7 @@ async def let_start(
             if not turn.is_set():
                 _wait_for(engine, entry, f"waits for {dependency.service}", lambda _: None)
                 await turn.wait()
-                _still_wanted(engine, entry, turns)
+                still_wanted(engine, entry, turns)
         for found in list(turns.entries(dependency.service)):
             failure = await _one(engine, entry, dependency, found, turns, say)
             if not failure:
@@ -103,11 +105,11 @@ async def _one(
                 told = why
                 _wait_for(engine, entry, f"waits for {why}", say)
         await found.changed.wait()
-        _still_wanted(engine, entry, turns)
+        still_wanted(engine, entry, turns)
     return "was removed"
 
 
-def _still_wanted(engine: Engine, entry: Entry, turns: Turns) -> None:
+def still_wanted(engine: Engine, entry: Entry, turns: Turns) -> None:
     """Raises HeldBackError: somebody has thought better of it while the start waited."""
     if turns.off:
         raise HeldBackError(turns.off)

@@ -54,6 +54,7 @@ class Starting:
         async def one(entry: Entry) -> None:
             try:
                 await let_start(self._engine, entry, entry.stored.spec, turns)
+                await self._hooks.before_start(entry, turns)
                 self._engine.post(entry.instance.id, ev.StartRequested(why))
                 await self._engine.until(entry, has_begun)
                 await self._hooks.after_start(entry)
