@@ -53,7 +53,7 @@ from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
 from supervisor.runtime.logs import read
-from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.rootfs import PrepareError, remove_instance
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.volumes import VolumeError
 
@@ -176,6 +176,7 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        await asyncio.to_thread(self._finish_removals, frozenset(self.engine.entries))
         unfinished = self.projects.unfinished()
         await self._take_over_mounts()
         self.containers.sweep()
@@ -198,6 +199,15 @@ class Daemon:
             self.projects.start(entries, self._anew.value, boot=True),
             *(self.projects.go_on(project, what) for project, what in unfinished.items()),
         )
+
+    def _finish_removals(self, there: frozenset[str]) -> None:
+        """Files of instances that were removed by a daemon that was killed before it came to them."""
+        for instance in self.database.going():
+            if instance not in there:
+                try:
+                    remove_instance(instance, self.paths)
+                except PrepareError as error:
+                    self._report(str(error))
 
     async def _last_words(self, entry: Entry) -> list[str]:
         """The last lines of what an instance wrote that is down."""

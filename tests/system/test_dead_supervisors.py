@@ -95,7 +95,7 @@ def test_it_mends_its_own_when_it_is_not_running(dead: Supervisor) -> None:
 
 
 def test_survivors_of_a_dead_daemon_are_left_alone() -> None:
-    """The daemon alone, and then the launcher as well, was killed: services live, so nothing is a leftover."""
+    """The daemon, and then the launcher as well, was killed: services live, so nothing is a leftover."""
     with networked() as net:
         port = free_port()
         net.up(echo(ports=(published(port),)))
