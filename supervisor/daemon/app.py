@@ -21,7 +21,7 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
-from supervisor.daemon.asked import Asked, DownAsked, UpAsked
+from supervisor.daemon.asked import AskedFiles, DownAsked, UpAsked
 from supervisor.daemon.containers import Containers, beside
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
@@ -155,7 +155,7 @@ class Daemon:
             hooks,
             self.networks,
             self._last_words,
-            Asked(self.paths, self._report),
+            AskedFiles(self.paths, self._report),
         )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()

@@ -42,7 +42,7 @@ class DownAsked(msgspec.Struct, frozen=True, tag="down"):
     grace_s: float | None = None
 
 
-class Asked:
+class AskedFiles:
     """See the module. What writes blocks, and may be called from any thread; one call for a project at a time."""
 
     def __init__(self, paths: Paths, report: Callable[[str], None]) -> None:

@@ -15,19 +15,19 @@ from supervisor.core.grants import FileGrant
 from supervisor.core.model import Project, ServiceSpec
 from supervisor.core.ownership import other_places, place_clash
 from supervisor.core.reconcile import DEFAULTS, Operation, Options, Plan
-from supervisor.daemon.asked import Asked, DownAsked, UpAsked
+from supervisor.daemon.asked import AskedFiles, DownAsked, UpAsked
 from supervisor.daemon.carrying import Carrying, Parts
 from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.networks import Networks
-from supervisor.daemon.ordering import UnderWay
+from supervisor.daemon.ordering import Asked, UnderWay
 from supervisor.daemon.outcomes import settled
 from supervisor.daemon.planning import make_instances, make_plan
 from supervisor.daemon.removing import Removing
 from supervisor.daemon.replacing import Replacing
 from supervisor.daemon.starting import Starting
-from supervisor.daemon.state import Stored
+from supervisor.daemon.state import StateError, Stored
 from supervisor.daemon.stopping import Stopping
 from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
@@ -53,7 +53,7 @@ class Projects:
         hooks: Hooks,
         networks: Networks,
         last_words: Callable[[Entry], Awaitable[list[str]]],
-        asked: Asked,
+        asked: AskedFiles,
     ) -> None:
         self._engine = engine
         self._asked = asked
@@ -63,6 +63,8 @@ class Projects:
         self._images = images
         self._look_again = look_again
         self._locks: dict[str, asyncio.Lock] = {}
+        self._looking = asyncio.Lock()
+        self._again: set[asyncio.Task[None]] = set()
         self._under_way = UnderWay(self.entries)
         self._stopping = Stopping(engine, hooks)
         self._removing = Removing(engine, self._stopping, networks, volumes, grants, remove_files)
@@ -115,11 +117,15 @@ class Projects:
                 self._engine.move(entry, project.working_dir)
 
     async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
-        """What appeared on the host is hidden from these, which are about to start. Raises PlanError."""
+        """What appeared on the host is hidden from these, which are about to start. Raises PlanError.
+
+        One after the other, so that a boot's starts are under way before a file of theirs is brought up.
+        """
         layers = any(spec.rootfs.kind == "host" for spec in specs)
-        if await asyncio.to_thread(partial(self._look_again, layers=layers)):
-            for entry in self._engine.entries.values():
-                entry.plan = None  # made anew for its next run
+        async with self._looking:
+            if await asyncio.to_thread(partial(self._look_again, layers=layers)):
+                for entry in self._engine.entries.values():
+                    entry.plan = None  # made anew for its next run
 
     def plan(self, project: Project, options: Options = DEFAULTS) -> Plan:
         """What `up` would do with a resolved project. Raises PlanError: what cannot be, see `planning`."""
@@ -133,6 +139,8 @@ class Projects:
         Who stops listening ends nothing: what waits for its dependencies is started when they let it, unless
         `down` or a newer `up` calls it off.
 
+        With `new` as what starts, what was to start before and still waits is gone on with.
+
         project: resolved, with these `contents`. What cannot be created is found before anything is touched.
         Raises PlanError, PrepareError, StateError, VolumeError. A daemon that is killed meanwhile leaves the
         rest to the next one, see `go_on`.
@@ -142,6 +150,7 @@ class Projects:
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
         self._removing.coming.update(coming)
+        asked = self._under_way.waiting(project.name) if options.start == "new" else {}
         self._under_way.call_off(project.name, "a newer `up` took over")
         try:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
@@ -152,14 +161,14 @@ class Projects:
                     project, plan, self._engine.entries.values(), renew_volumes=options.renew_volumes
                 )
                 await asyncio.to_thread(self._grants.keep, project, contents)
-                if options.start != "new" and any(
-                    op.verb not in ("keep", "orphan") for op in plan.operations
-                ):
-                    asked = UpAsked(project, options)
-                    token = await asyncio.to_thread(self._asked.note, project.name, asked)
+                if options.start != "new":
+                    changing = any(op.verb not in ("keep", "orphan") for op in plan.operations)
+                    what = UpAsked(project, options) if changing else None
+                    token = await asyncio.to_thread(self._asked.note, project.name, what)
                 await self._networks.bring_up(project.name, project.networks)
                 self._take_place(project)
-                carrying = Carrying(self._parts, project.name, plan, made, options)
+                still = {id_: asked[id_].why for id_ in self._standing(asked)}
+                carrying = Carrying(self._parts, project.name, plan, made, options, still)
                 async for done in carrying.carry_out():
                     yield done
                 for op in plan.operations:
@@ -167,10 +176,23 @@ class Projects:
                         yield op, op.cause
                 await self._engine.stored()
                 allocator.give_back()  # the model, and what the plans were made with
+        except (PlanError, PrepareError, StateError, VolumeError):
+            # A file that cannot be brought up must not keep down what was coming up.
+            for why in {asked[id_].why for id_ in self._standing(asked)}:
+                group = [self._engine.entries[id_] for id_ in self._standing(asked) if asked[id_].why == why]
+                task = asyncio.create_task(self._starting.start(group, why, boot=True))
+                self._again.add(task)
+                task.add_done_callback(self._again.discard)
+            raise
         finally:
             self._have_come(project.name, coming, token)
             if coming:
                 await self.sweep_contents()
+
+    def _standing(self, asked: Mapping[str, Asked]) -> list[str]:
+        """Those of the starts that wait on."""
+        entries = self._engine.entries
+        return [id_ for id_, start in asked.items() if id_ in entries and start.stands(entries[id_].instance)]
 
     def _have_come(self, project: str, coming: list[FileGrant], token: object) -> None:
         """Who was granted these is known to the engine now, or as soon as what waits has come to its end."""

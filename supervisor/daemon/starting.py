@@ -49,7 +49,7 @@ class Starting:
         by_service: dict[str, list[asyncio.Event]] = {}
         for entry in group:
             by_service.setdefault(entry.stored.spec.name, []).append(begun[entry.instance.id])
-        turns = Turns(by_service, among, patient=boot)
+        turns = Turns(by_service, among, patient=boot, why=why)
 
         async def one(entry: Entry) -> None:
             try:
