@@ -79,8 +79,8 @@ def doctor(context: Context, form: str, mending: bool, only: tuple[str, ...]) ->
     """Check this host for everything that is needed; say how to mend what is missing.
 
     Supervisors that were killed and not started again may have left links, rules of nftables, mounts, empty
-    cgroups and a resolver. They are found whatever their directories are, and --fix removes them. Nothing of a
-    living supervisor is touched, no service is ended, and nothing is removed that a service has written.
+    cgroups and a resolver. They are found whatever their directories are, and --fix removes them. Nothing
+    of a living supervisor is touched, no service is ended, and nothing is removed that a service has written.
 
     The exit code is 1 if a check fails.
     """

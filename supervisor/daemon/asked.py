@@ -1,15 +1,15 @@
 """What was asked of projects and has not come to its end: a daemon that is killed leaves it to the next one.
 
-A file for each project, `<state_dir>/asked/<project>.json`, from before the first change until the last one. So
-a kill in the middle of `up` or `down` ends in what was asked for, never in a part of it.
+A file for each project, `<state_dir>/asked/<project>.json`, from before the first change until the last
+one. So a kill in the middle of `up` or `down` ends in what was asked for, never in a part of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 
@@ -43,7 +43,7 @@ class DownAsked(msgspec.Struct, frozen=True, tag="down"):
 
 
 class AskedFiles:
-    """See the module. What writes blocks, and may be called from any thread; one call for a project at a time."""
+    """See the module. What writes blocks; from any thread, one call for a project at a time."""
 
     def __init__(self, paths: Paths, report: Callable[[str], None]) -> None:
         self._directory = paths.asked
@@ -52,17 +52,15 @@ class AskedFiles:
         self._kept = False
 
     def load(self) -> dict[str, UpAsked | DownAsked]:
-        """What an earlier daemon did not come to the end of, by project. One that cannot be read is reported."""
+        """What an earlier daemon did not come to the end of, by project. An unreadable one is reported."""
         found: dict[str, UpAsked | DownAsked] = {}
         with contextlib.suppress(FileNotFoundError):
-            for name in sorted(os.listdir(self._directory)):
-                project, suffix, _ = name.rpartition(".json")
-                path = f"{self._directory}/{name}"
-                if not suffix or not project:
+            for path in sorted(Path(self._directory).iterdir()):
+                project = path.stem
+                if path.suffix != ".json":
                     continue
                 try:
-                    with open(path, "rb") as file:
-                        found[project] = msgspec.json.decode(file.read(), type=UpAsked | DownAsked)
+                    found[project] = msgspec.json.decode(path.read_bytes(), type=UpAsked | DownAsked)
                 except (OSError, msgspec.MsgspecError) as error:
                     self._report(f"cannot go on with what was asked of {project}: {path}: {error}")
         return found
@@ -82,7 +80,7 @@ class AskedFiles:
             _unlink(path)
             return token
         try:
-            os.makedirs(self._directory, 0o700, exist_ok=True)
+            Path(self._directory).mkdir(0o700, exist_ok=True)
             remove_cut_off(path)
             replace_file(path, msgspec.json.encode(what), 0o600)
         except OSError as error:
@@ -103,5 +101,4 @@ class AskedFiles:
 
 
 def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    Path(path).unlink(missing_ok=True)

@@ -255,7 +255,7 @@ class Projects:
         return found
 
     async def go_on(self, project: str, what: UpAsked | DownAsked) -> None:
-        """Come to the end of it, unless something newer is asked meanwhile. What cannot be done is reported."""
+        """Come to the end of it, unless something newer was asked. What cannot be done is reported."""
         self._engine.report(f"{project}: going on with what the supervisor was asked before it ended")
         try:
             match what:

@@ -84,7 +84,7 @@ def moved_hosts(text: str, before: Sequence[str], after: Sequence[str], names: s
 def move_addresses(directory: str, before: Sequence[str], after: Sequence[str], names: str) -> None:
     """Have `hosts` of an instance say its new addresses, while it runs, too. Raises OSError."""
     try:
-        file = open(os.open(f"{directory}/hosts", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b")
+        file = open(os.open(f"{directory}/hosts", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b")  # noqa: SIM115
     except FileNotFoundError:
         return  # it never ran: it is written at its first start
     with file:

@@ -60,7 +60,7 @@ def tags_of(run_dir: str) -> set[str]:
 
 
 def has_services(run_dir: str, cgroups: CgroupSetup | None) -> bool:
-    """Whether somebody lives in the cgroups of a run directory's supervisor: its own, or a unit of systemd."""
+    """Whether somebody lives in the cgroups of a run directory's supervisor: its own, or systemd's unit."""
     base = ""
     with contextlib.suppress(OSError):
         base = read_text(Paths(run_dir=run_dir).cgroup_base).strip()

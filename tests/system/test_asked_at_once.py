@@ -1,7 +1,7 @@
-"""`up`, another `up` and `down` of a project at once, with kills between: in the end it is what one of them asked.
+"""`up`, another `up` and `down` of a project at once, with kills between: it ends as one of them asked.
 
-Each round is drawn from a seed, which is printed: SHIPKEEPER_ASKED_SEED repeats a run, SHIPKEEPER_ASKED_ROUNDS
-makes it longer.
+Each round is drawn from a seed, which is printed: SHIPKEEPER_ASKED_SEED repeats a run,
+SHIPKEEPER_ASKED_ROUNDS makes it longer.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ name: both
 services:
   web: {{command: sleep 1000, stop_signal: SIGKILL, restart: always, environment: [MODEL={name}],
         networks: {networks}, depends_on: [db]}}
-  db: {{command: sleep 1000, stop_signal: SIGKILL, restart: always, environment: [MODEL={name}], networks: [back],
-       healthcheck: {{test: 'true', interval: 50ms}}}}
+  db: {{command: sleep 1000, stop_signal: SIGKILL, restart: always, environment: [MODEL={name}],
+       networks: [back], healthcheck: {{test: 'true', interval: 50ms}}}}
   side: {{command: sleep 1000, stop_signal: SIGKILL, restart: always, environment: [MODEL={name}],
          network_mode: 'service:web', depends_on: {{db: {{condition: service_healthy}}}}}}
 networks: {{front: , back: }}

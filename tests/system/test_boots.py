@@ -1,4 +1,4 @@
-"""After a power cut a project is what it was: networks, addresses, names, ports, and the order of its start."""
+"""After a power cut a project is what it was: networks, addresses, names, ports, the order of its start."""
 
 from __future__ import annotations
 
