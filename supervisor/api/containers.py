@@ -220,6 +220,8 @@ class _Handlers:
         entry = find_here(self._engine, request)
         try:
             self._daemon.containers.rename(entry, request.query.get("name", "").removeprefix("/"))
+            await self._daemon.networks.reconnect(entry.stored)
+            await self._daemon.memberships.settle()
         except NameTakenError as error:
             raise web.HTTPConflict(text=str(error)) from error
         except PlanError as error:

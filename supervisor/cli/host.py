@@ -56,6 +56,7 @@ async def run_daemon(settings: Settings) -> None:
                 await asyncio.wait([ended], timeout=interval_s)
                 notify("WATCHDOG=1")
             notify("STOPPING=1")
+            daemon.projects.cut_off()
             for task in reading:
                 task.cancel()
             services = await _services_end_too(settings, log.report)

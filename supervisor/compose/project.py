@@ -152,6 +152,7 @@ def load_project(
             tuple(kept),
             tuple(networks[key] for key in joined),
             tuple(kept_sources),
+            named=bool(project_name or env.get("COMPOSE_PROJECT_NAME")),
         ),
         in_order(findings.warnings, sources.files),
         tuple(specs.get(each, drafts[each].spec) for each in sorted(drafts)),

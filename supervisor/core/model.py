@@ -293,7 +293,10 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A whole Compose project. `services` holds the enabled ones only, sorted by name."""
+    """A whole Compose project. `services` holds the enabled ones only, sorted by name.
+
+    named: its name was said by who brings it up (-p, COMPOSE_PROJECT_NAME), not by its files or directory.
+    """
 
     name: str
     working_dir: str
@@ -302,6 +305,7 @@ class Project:
     volumes: tuple[Volume, ...] = ()
     networks: tuple[Network, ...] = ()
     files: tuple[FileSource, ...] = ()
+    named: bool = False
 
     def service(self, name: str) -> ServiceSpec:
         """The service of that name. Raises KeyError."""

@@ -74,6 +74,11 @@ class Paths:
         return InstancePaths(f"{self.state_dir}/instances/{instance_id}")
 
     @property
+    def asked(self) -> str:
+        """A JSON file for each project that is being changed (owner: daemon.asked)."""
+        return f"{self.state_dir}/asked"
+
+    @property
     def instances(self) -> str:
         """Parent of all instance directories."""
         return f"{self.state_dir}/instances"
@@ -132,7 +137,8 @@ class Paths:
 
     @property
     def networks_active(self) -> str:
-        """Is there while links or rules of ours may be in the kernel (owner: runtime.wiring)."""
+        """Is there while links or rules of ours may be in the kernel; says the state directory, of which they
+        have the tag (owner: runtime.wiring; read by `doctor`)."""
         return f"{self.run_dir}/networks-active"
 
     @property

@@ -111,7 +111,12 @@ class Adoption:
                 self._engine.report(f"what is left in the cgroup {path} belongs to no service, and is ended")
                 self._engine.measures.orphans += 1
                 kill_all(cgroup)
-            elif entry is None or run < newest:
+            elif (
+                entry is None
+                or run < newest
+                or not isinstance(entry.instance.phase, Starting | Running | Stopping)
+                or self._anew is Anew.HOST
+            ):
                 cgroup.remove()
         except OSError as error:
             self._engine.report(f"cannot clear the cgroup {path}: {error.strerror}")

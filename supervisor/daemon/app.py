@@ -21,6 +21,7 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
+from supervisor.daemon.asked import AskedFiles, DownAsked, UpAsked
 from supervisor.daemon.containers import Containers, beside
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
@@ -53,7 +54,7 @@ from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
 from supervisor.runtime.logs import read
 from supervisor.runtime.projectfiles import ProjectFiles
-from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.rootfs import PrepareError, remove_instance
 from supervisor.runtime.translate import PlanError
 from supervisor.runtime.volumes import VolumeError
 
@@ -156,6 +157,7 @@ class Daemon:
             self.networks,
             self._last_words,
             ProjectFiles(self.paths),
+            AskedFiles(self.paths, self._report),
         )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()
@@ -176,23 +178,38 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        await asyncio.to_thread(self._finish_removals, frozenset(self.engine.entries))
+        unfinished = self.projects.unfinished()
         await self._take_over_mounts()
         self.containers.sweep()
         self.pre_start.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
-        if starting or any(is_stand_in(entry.stored) for entry in self.engine.entries.values()):
-            self._starting = self._background(self._go_on(starting))
+        if starting or unfinished or any(is_stand_in(e.stored) for e in self.engine.entries.values()):
+            self._starting = self._background(self._go_on(starting, unfinished))
 
-    async def _go_on(self, starting: list[str]) -> None:
+    async def _go_on(self, starting: list[str], unfinished: dict[str, UpAsked | DownAsked]) -> None:
         """With what the daemon before this one was in the middle of, and what is to be up."""
         try:
             await self.projects.finish_updates()
         except (PrepareError, VolumeError) as error:
             self._report(str(error))
-        entries = [self.engine.entries[name] for name in starting if name in self.engine.entries]
-        entries = [entry for entry in entries if not entry.stored.spec.hook_of]
-        await self.projects.start(entries, self._anew.value, boot=True)
+        there = [self.engine.entries[name] for name in starting if name in self.engine.entries]
+        # What was asked of a project says more than the policies of its services.
+        entries = [e for e in there if not e.stored.spec.hook_of and e.stored.project not in unfinished]
+        await asyncio.gather(
+            self.projects.start(entries, self._anew.value, boot=True),
+            *(self.projects.go_on(project, what) for project, what in unfinished.items()),
+        )
+
+    def _finish_removals(self, there: frozenset[str]) -> None:
+        """Files of instances that were removed by a daemon that was killed before it came to them."""
+        for instance in self.database.going():
+            if instance not in there:
+                try:
+                    remove_instance(instance, self.paths)
+                except PrepareError as error:
+                    self._report(str(error))
 
     async def _last_words(self, entry: Entry) -> list[str]:
         """The last lines of what an instance wrote that is down."""
@@ -261,6 +278,7 @@ class Daemon:
             async with patience(ending.status):
                 await ending.run(self._report)
         self._closing = True
+        self.projects.cut_off()
         self.health.close()
         self.readiness.close()
         await self.engine.close()

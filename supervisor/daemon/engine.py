@@ -444,6 +444,12 @@ class Engine:
         entry.meta, entry.plan = "", None
         self._writer.new(entry.stored)
 
+    def move(self, entry: Entry, working_dir: str) -> None:
+        """The files of its project are in another directory now."""
+        entry.stored = replace(entry.stored, working_dir=working_dir)
+        entry.meta, entry.plan = "", None
+        self._writer.new(entry.stored)
+
     def rename(self, entry: Entry, name: str) -> None:
         """Give an instance another name, which is free; one that belongs to no project is its own service."""
         spec = entry.stored.spec

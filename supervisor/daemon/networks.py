@@ -26,6 +26,7 @@ from supervisor.core.paths import Paths
 from supervisor.core.portplan import PortError, plan_bindings
 from supervisor.daemon.state import Stored
 from supervisor.kernel import netns
+from supervisor.runtime.etcfiles import full_name, move_addresses
 from supervisor.runtime.hostports import HostPorts
 from supervisor.runtime.names import NamesError, check_servers
 from supervisor.runtime.networkfiles import NetworkFiles
@@ -564,10 +565,31 @@ class Networks:
         endpoint = replace(before, interfaces=interfaces, container=stored.name)
         self._files.save_endpoint(endpoint)
         self.endpoints[endpoint.instance] = endpoint
-        left = {each.link for each in interfaces}
+        try:
+            self._part(before, endpoint)
+            self.wiring.join(endpoint, self.records)
+            self._rule(force=True)
+        except BaseException:
+            # Whoever asked takes its definition back.
+            self._files.save_endpoint(before)
+            self.endpoints[endpoint.instance] = before
+            self._tried(self._part, endpoint, before)
+            self._tried(self.wiring.join, before, self.records)
+            raise
+        names = " ".join(
+            filter(None, (full_name(endpoint.hostname, stored.spec.resolver), endpoint.hostname))
+        )
+        self._tried(
+            move_addresses,
+            self._paths.instance(endpoint.instance).etc,
+            [address for each in before.interfaces for address in each.addresses],
+            [address for each in interfaces for address in each.addresses],
+            names,
+        )
+
+    def _part(self, before: Endpoint, after: Endpoint) -> None:
+        left = {each.link for each in after.interfaces}
         self.wiring.part(each.link for each in before.interfaces if each.link not in left)
-        self.wiring.join(endpoint, self.records)
-        self._rule(force=True)
 
 
 def attachments_of(spec: ServiceSpec) -> tuple[Attachment, ...]:

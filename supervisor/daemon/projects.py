@@ -10,10 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 
 from supervisor.core.grants import FileGrant
 from supervisor.core.model import Project, ServiceSpec
+from supervisor.core.ownership import other_places, place_clash
 from supervisor.core.reconcile import DEFAULTS, Operation, Options, Plan
+from supervisor.daemon.asked import AskedFiles, DownAsked, UpAsked
 from supervisor.daemon.carrying import Carrying, Parts
 from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.hooks import Hooks
@@ -53,8 +56,10 @@ class Projects:
         networks: Networks,
         last_words: Callable[[Entry], Awaitable[list[str]]],
         files: ProjectFiles,
+        asked: AskedFiles,
     ) -> None:
         self._engine = engine
+        self._asked = asked
         self._networks = networks
         self._volumes = volumes
         self._grants = grants
@@ -74,8 +79,16 @@ class Projects:
         self.stop = self._stopping.stop
         self.remove = self._removing.remove
         self.sweep_contents = self._removing.sweep_contents
-        self.leave = self._under_way.leave
         self.files = files
+
+    def leave(self) -> None:
+        """From now on nothing that waits is started; the next supervisor goes on with it."""
+        self.cut_off()
+        self._under_way.leave()
+
+    def cut_off(self) -> None:
+        """What is under way now is not brought to its end here; the next supervisor does that."""
+        self._asked.keep()
 
     def entries(self, project: str) -> list[Entry]:
         """Instances of a project, by service and number."""
@@ -91,8 +104,25 @@ class Projects:
 
         contents: of configs and secrets that are in no file, by `core.grants.content_key`.
         """
+        await self._check_place(project)
         project = await asyncio.to_thread(self._images.resolve, project)
         return await asyncio.to_thread(self._grants.resolve, project, contents)
+
+    async def _check_place(self, project: Project) -> None:
+        """No other directory that is still there has services of that name. Raises PlanError."""
+        there = [entry.stored.working_dir for entry in self.entries(project.name)]
+        if others := other_places(project, there):
+            still = await asyncio.to_thread(
+                lambda: [each for each in others if _is_another(each, project.working_dir)]
+            )
+            if still:
+                raise PlanError(place_clash(project, still[0]))
+
+    def _take_place(self, project: Project) -> None:
+        """What is there is of this directory from now on."""
+        for entry in self.entries(project.name):
+            if entry.stored.working_dir != project.working_dir:
+                self._engine.move(entry, project.working_dir)
 
     async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
         """What appeared on the host is hidden from these, which are about to start. Raises PlanError.
@@ -120,8 +150,10 @@ class Projects:
         With `new` as what starts, what was to start before and still waits is gone on with.
 
         project: resolved, with these `contents`. What cannot be created is found before anything is touched.
-        Raises PlanError, PrepareError, StateError, VolumeError.
+        Raises PlanError, PrepareError, StateError, VolumeError. A daemon that is killed meanwhile leaves the
+        rest to the next one, see `go_on`.
         """
+        token: object = None
         await self._see_host(project.services)
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
@@ -131,13 +163,19 @@ class Projects:
         try:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
                 await self._under_way.quiet(project.name)
+                await self._check_place(project)
                 plan = self.plan(project, options)
                 made = make_instances(
                     project, plan, self._engine.entries.values(), renew_volumes=options.renew_volumes
                 )
                 await asyncio.to_thread(self._grants.keep, project, contents)
+                if options.start != "new":
+                    changing = any(op.verb not in ("keep", "orphan") for op in plan.operations)
+                    what = UpAsked(project, options) if changing else None
+                    token = await asyncio.to_thread(self._asked.note, project.name, what)
                 await self._networks.bring_up(project.name, project.networks)
                 await self._remember(project)
+                self._take_place(project)
                 still = {id_: asked[id_].why for id_ in self._standing(asked)}
                 carrying = Carrying(self._parts, project.name, plan, made, options, still)
                 async for done in carrying.carry_out():
@@ -156,7 +194,7 @@ class Projects:
                 task.add_done_callback(self._again.discard)
             raise
         finally:
-            self._have_come(project.name, coming)
+            self._have_come(project.name, coming, token)
             if coming:
                 await self.sweep_contents()
 
@@ -192,11 +230,12 @@ class Projects:
         entries = self._engine.entries
         return [id_ for id_, start in asked.items() if id_ in entries and start.stands(entries[id_].instance)]
 
-    def _have_come(self, project: str, coming: list[FileGrant]) -> None:
+    def _have_come(self, project: str, coming: list[FileGrant], token: object) -> None:
         """Who was granted these is known to the engine now, or as soon as what waits has come to its end."""
         if (waiting := self._under_way.newest(project)) is not None:
-            waiting.add_done_callback(lambda _: self._have_come(project, coming))
+            waiting.add_done_callback(lambda _: self._have_come(project, coming, token))
             return
+        self._asked.done(project, token)
         self._removing.coming.subtract(coming)
         for grant in [grant for grant, count in self._removing.coming.items() if count <= 0]:
             del self._removing.coming[grant]
@@ -230,16 +269,49 @@ class Projects:
             entries = self.entries(project)
             if services:
                 entries = with_dependents(entries, services)
-            async for gone in self._removing.take_away(
-                entries, manual=True, grace_s=grace_s, volumes=volumes
-            ):
-                yield gone.stored.name, ""
-            async for rest in self._removing.remove_resources(project, entries, volumes=volumes):
-                yield rest
-            if not self.entries(project):
-                with contextlib.suppress(OSError):
-                    await asyncio.to_thread(self.files.forget, project)
-            await self._engine.stored()
+            asked = DownAsked(tuple(services), volumes, grace_s)
+            token = await asyncio.to_thread(self._asked.note, project, asked)
+            try:
+                async for gone in self._removing.take_away(
+                    entries, manual=True, grace_s=grace_s, volumes=volumes
+                ):
+                    yield gone.stored.name, ""
+                async for rest in self._removing.remove_resources(project, entries, volumes=volumes):
+                    yield rest
+                if not self.entries(project):
+                    with contextlib.suppress(OSError):
+                        await asyncio.to_thread(self.files.forget, project)
+                await self._engine.stored()
+            finally:
+                self._asked.done(project, token)
+
+    def unfinished(self) -> dict[str, UpAsked | DownAsked]:
+        """What was asked of an earlier daemon, by project; what it grants is not swept meanwhile."""
+        found = self._asked.load()
+        for what in found.values():
+            if isinstance(what, UpAsked):
+                self._removing.coming.update(grant for spec in what.project.services for grant in spec.grants)
+        return found
+
+    async def go_on(self, project: str, what: UpAsked | DownAsked) -> None:
+        """Come to the end of it, unless something newer was asked. What cannot be done is reported."""
+        self._engine.report(f"{project}: going on with what the supervisor was asked before it ended")
+        try:
+            match what:
+                case _ if self._asked.is_newer(project):
+                    return
+                case UpAsked():
+                    async for _ in self.up(what.project, options=what.again()):
+                        pass
+                case DownAsked():
+                    services, volumes, grace_s = what.services, what.volumes, what.grace_s
+                    async for _ in self.down(project, services=services, volumes=volumes, grace_s=grace_s):
+                        pass
+        except (PlanError, PrepareError, VolumeError) as error:
+            self._engine.report(f"cannot go on with {project}: {error}")
+        finally:
+            if isinstance(what, UpAsked):
+                self._have_come(project, [g for spec in what.project.services for g in spec.grants], None)
 
     async def start(
         self, entries: Iterable[Entry], why: str = "started by you", *, boot: bool = False
@@ -270,6 +342,14 @@ class Projects:
     async def finish_updates(self) -> None:
         """Replacements that an earlier daemon was in the middle of. Raises PrepareError, VolumeError."""
         await self._replacing.finish(self._engine.entries.values(), self._engine.report)
+
+
+def _is_another(directory: str, own: str) -> bool:
+    """Whether a directory is there and is not our own by another path."""
+    try:
+        return Path(directory).is_dir() and not Path(directory).samefile(own)
+    except OSError:
+        return True
 
 
 def with_dependents(entries: Iterable[Entry], services: Iterable[str]) -> list[Entry]:

@@ -61,8 +61,8 @@ class Wiring:
     # --- is there anything ----------------------------------------------------------------------
     def begin(self) -> None:
         """Say, for the next start, that there may be something in the kernel. Raises OSError."""
-        with open(self._paths.networks_active, "w"):
-            pass
+        with open(self._paths.networks_active, "w") as file:
+            file.write(self._paths.state_dir)
 
     def begun(self) -> bool:
         """Whether there may be something of ours in the kernel."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sqlite3
 
 import msgspec
-import psutil
 import pytest
 from healthy import api, health, inspect, last, service, shell, up
 from supervising import Supervisor, until
@@ -205,14 +202,14 @@ def test_an_up_that_the_supervisor_did_not_live_to_end_is_ended_by_the_next(clea
 
 
 def test_after_the_end_of_the_host_the_order_is_that_of_the_conditions(clean: Supervisor) -> None:
-    """Another boot id is what a daemon sees of a reboot, with every process gone."""
+    """The order of a boot is that of the first start."""
     up(
         clean,
         slow_db(restart=ALWAYS),
         service("api", depends_on=needs(HEALTHY), restart=ALWAYS),
         service("web", depends_on=(Dependency("api"),), restart=ALWAYS),
     )
-    reboot(clean)
+    clean.power_cut()
     until(lambda: clean.state("web") == "running", "all is up again")
     db = inspect(clean, "p-db-1")["State"]
     assert db["Health"]["Status"] == "healthy"
@@ -250,7 +247,7 @@ def test_a_file_that_is_read_keeps_back_nothing_that_waits(clean: Supervisor, ho
         f"services:\n{db}  api: {waits}  new: {{command: sleep 1000, init: true, network_mode: none}}\n"
     )
     if how == "boot":
-        reboot(clean)
+        clean.power_cut()
     else:
         clean.daemon.send_signal(signal.SIGHUP)
     until(lambda: any(row["Service"] == "new" for row in clean.rows()), "the file is read")
@@ -260,21 +257,6 @@ def test_a_file_that_is_read_keeps_back_nothing_that_waits(clean: Supervisor, ho
     until(
         lambda: clean.state("api") == clean.state("left") == "running", "they are started when db lets them"
     )
-
-
-def reboot(supervisor: Supervisor) -> None:
-    """Kill all of it, and let the stored boot be an earlier one."""
-    supervisor.kill()
-    helpers = supervisor.helpers()
-    services = [child for helper in helpers for child in helper.children(recursive=True)]
-    for process in (*helpers, *services):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it went with one before it
-            process.kill()
-    for process in (*helpers, *services):
-        process.wait()
-    with contextlib.closing(sqlite3.connect(supervisor.base / "state" / "shipkeeper.db")) as db, db:
-        db.execute("UPDATE meta SET value = 'another' WHERE key = 'boot_id'")
-    supervisor.start()
 
 
 def test_down_stops_dependents_first(clean: Supervisor) -> None:
