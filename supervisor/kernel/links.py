@@ -137,21 +137,25 @@ class Links:
         peer = {"ifname": inner, "net_ns_fd": namespace, "address": mac}
         both = {"mtu": mtu} if mtu else {}
         with _told(f"cannot make the link {name}"):
-            self._netlink.link("add", ifname=name, kind="veth", peer={**peer, **both}, **both)
+            self._netlink.link(
+                "add", ifname=name, kind="veth", master=master, state="up", peer={**peer, **both}, **both
+            )
         index = self._made(name)
         with _told(f"cannot put the link {name} into its bridge"):
             self._netlink.link("set", index=index, IFLA_IFALIAS=alias)
-        self.enslave(index, master)
+            self._answer_itself(index)
 
     def enslave(self, index: int, master: int) -> None:
-        """Put it into a bridge, and on.
-
-        What it sends may come back to it: with br_netfilter, one that calls itself by a port of the host does
-        so within the bridge.
-        """
+        """Put it into a bridge, and on."""
         with _told(f"cannot put link {index} into its bridge"):
             self._netlink.link("set", index=index, master=master, state="up")
-            self._netlink.brport("set", index=index, mode=1)
+            self._answer_itself(index)
+
+    def _answer_itself(self, index: int) -> None:
+        """What it sends may come back to it: with br_netfilter, one that calls itself by a port of the host
+        does so within the bridge.
+        """
+        self._netlink.brport("set", index=index, mode=1)
 
     def add_address(self, index: int, address: str) -> None:
         """address: with its prefix length."""

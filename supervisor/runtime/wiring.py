@@ -122,9 +122,10 @@ class Wiring:
             own = set() if fresh else inside.all().keys()
             inside.up(LOOPBACK)
             for each in endpoint.interfaces:
-                bridge, link = bridges[each.network], self.host.get(each.link)
-                made = each.name not in own or link is None
-                if link is None or made:
+                bridge = bridges[each.network]
+                link = self.host.get(each.link) if each.name in own else None
+                made = link is None
+                if link is None:
                     self.host.delete([each.link])
                     alias = self._alias(f"{endpoint.container} in {each.network}")
                     self.host.add_veth(each.link, alias, bridge, each.name, each.mac, each.mtu, namespace)
