@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterable
@@ -118,6 +117,8 @@ def up(
     except UnreachableError:
         if detach or dry_run:
             raise
+        import asyncio
+
         from supervisor.cli.foreground import run_foreground
 
         asyncio.run(run_foreground(context.settings, project, contents))
