@@ -1,4 +1,4 @@
-"""Look-ups of names in a second: our resolver beside dockerd's and dnsmasq, asked the same by the same client.
+"""Look-ups of names in a second: our resolver, dockerd's and dnsmasq, asked the same by the same client.
 
 A service of a project asks 127.0.0.11: a name with one address, one with ten, and one that goes on to a
 dnsmasq on the daemon's host; the client is a thread in that service's network namespace. dnsmasq alone

@@ -41,7 +41,7 @@ def shown(*words: str) -> list[dict[str, Any]]:
 
 
 def test_links_that_go_together_take_no_other_along(host: ThreadPoolExecutor) -> None:
-    """One that is in no bridge, one in another group, and the default group stay; missing ones do not matter."""
+    """One in another group and those in the default group stay; a missing one does not matter."""
 
     def work() -> tuple[set[str], set[str]]:
         for number in range(4):
@@ -82,7 +82,12 @@ def test_a_link_is_made_in_its_bridge(host: ThreadPoolExecutor, tmp_path: Path) 
             netns.remove(inner)
 
     here, there, number, stranger = host.submit(work).result()
-    assert (here["master"], here["ifalias"], here["mtu"], here["ifindex"]) == ("br", "the alias", 1400, number)
+    assert (here["master"], here["ifalias"], here["mtu"], here["ifindex"]) == (
+        "br",
+        "the alias",
+        1400,
+        number,
+    )
     assert "UP" in here["flags"]
     assert here["linkinfo"]["info_slave_data"]["hairpin"] is True
     assert (there["address"], there["mtu"]) == ("02:42:00:00:00:05", 1400)
