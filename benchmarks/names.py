@@ -159,13 +159,16 @@ def main() -> None:
             stack.enter_context(side.up(place))
             inner = f"/proc/{side.inspect('bench-asker')['State']['Pid']}/ns/net"
             for what in _QUESTIONS:
-                ask = partial(_ask, inner, EMBEDDED, what, options.count)
-                asked[f"{side.name.partition(',')[0]}, {what}"] = ask, side.meter.cpu_s
+                key = f"{side.name.partition(',')[0]}, {what}"
+                asked[key] = partial(_ask, inner, EMBEDDED, what, options.count), side.meter.cpu_s
         alone = stack.enter_context(space("alone"))
         server = psutil.Process(stack.enter_context(dnsmasq(alone)))
         for what in list(_QUESTIONS)[:2]:
-            ask = partial(_ask, f"/run/netns/{alone.name}", HOST_ADDRESS, what, options.count)
-            asked[f"dnsmasq, {what}"] = ask, lambda: sum(server.cpu_times()[:2])
+            inner = f"/run/netns/{alone.name}"
+            asked[f"dnsmasq, {what}"] = (
+                partial(_ask, inner, HOST_ADDRESS, what, options.count),
+                lambda: sum(server.cpu_times()[:2]),
+            )
         took: dict[str, list[Took]] = {what: [] for what in asked}
         used = dict.fromkeys(asked, 0.0)
         for _ in range(options.rounds):

@@ -173,7 +173,7 @@ def _first(document: str) -> dict[str, Any]:
 
 def _compose_commands() -> dict[str, tuple[str, ...]]:
     """Each Docker Compose that is here, by its version."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for path in (Path(sys.executable).parent / "docker-compose", Path("/usr/bin/docker-compose")):
         if os.access(path, os.X_OK):
             version = output([str(path), "version", "--short"]).strip().lstrip("v")
