@@ -1,7 +1,7 @@
 /* A server and a client of requests, so that what is measured is the way between them.
  *
  *   requests serve PORT
- *   requests ask ADDRESS PORT SECONDS CONNECTIONS new|keep   prints: requests a second, median and p99 in us
+ *   requests ask ADDRESS PORT SECONDS CONNECTIONS new|keep   prints: requests a second; p10, median, p99 in us
  *   requests fetch ADDRESS PORT MEGABYTES                    prints: megabytes a second
  *
  * A request is 64 bytes, the first of them 'r', answered with 128; or 'f' and a number of megabytes, which are sent.
@@ -211,7 +211,7 @@ static void ask_all(char **argv)
     if (!kept)
         fail("nothing was answered");
     qsort(samples, kept, sizeof *samples, compare);
-    printf("%.0f %u %u\n", count / took_s, samples[kept / 2], samples[kept * 99 / 100]);
+    printf("%.0f %u %u %u\n", count / took_s, samples[kept / 10], samples[kept / 2], samples[kept * 99 / 100]);
 }
 
 int main(int argc, char **argv)
