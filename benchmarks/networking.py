@@ -123,7 +123,7 @@ def show(way: Way) -> None:
 
 
 def main() -> None:
-    """A line for each way: requests a second, p10, median and p99 of each load; the best rate of large answers."""
+    """A line for each way: requests a second; p10, median and p99 of each load; the rate of large answers."""
     parser = argparse.ArgumentParser(description="requests through published ports and between services")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one load in one round")
