@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable, Collection
@@ -237,6 +236,8 @@ def up(
     except UnreachableError:
         if not attached:
             raise
+        import asyncio
+
         from supervisor.cli.foreground import run_foreground
 
         sys.exit(asyncio.run(run_foreground(context.settings, ready, wish)))

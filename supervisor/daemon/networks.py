@@ -66,6 +66,8 @@ class Networks:
         self._opened: set[int] = set()
         """UDP ports that are open with the next rules."""
         self._settled = Event()
+        self._leaving: list[str] = []
+        self._parting: asyncio.Task[None] | None = None
         self.wiring = Wiring(paths)
         self.records: dict[str, NetworkRecord] = {}
         self.endpoints: dict[str, Endpoint] = {}
@@ -537,21 +539,34 @@ class Networks:
         self._rule(force=True)
 
     async def detach(self, instance: str) -> None:
-        """It is removed, and its endpoint with it. Raises PlanError."""
-        if instance in self.endpoints:
-            await self._awaited(self._detach, instance)
-            await self._awaited(self._rule)
-            self.changed()
+        """It is removed, and its endpoint with it. Raises PlanError.
 
-    def _detach(self, instance: str) -> None:
-        endpoint = self.endpoints.pop(instance, None)
-        if endpoint is not None:
-            for binding in endpoint.bindings if instance in self.open else ():
+        Those that are removed at the same time go together, since the kernel is slow to remove each link.
+        """
+        if instance not in self.endpoints:
+            return
+        self._leaving.append(instance)
+        if self._parting is None:
+            self._parting = asyncio.ensure_future(self._part())
+        await asyncio.shield(self._parting)
+
+    async def _part(self) -> None:
+        await asyncio.sleep(0)  # those that the loop comes to before this
+        leaving, self._leaving, self._parting = self._leaving, [], None
+        await self._awaited(self._detach, leaving)
+        await self._awaited(self._rule)
+        self.changed()
+
+    def _detach(self, instances: Iterable[str]) -> None:
+        endpoints = [self.endpoints.pop(each) for each in instances if each in self.endpoints]
+        for endpoint in endpoints:
+            for binding in endpoint.bindings if endpoint.instance in self.open else ():
                 self._ports.give_back(binding)
-            self.open.discard(instance)
-            self.wiring.leave(endpoint)
-            self._files.remove_endpoint(instance)
+            self.open.discard(endpoint.instance)
             self._unruled = self._unruled or bool(endpoint.bindings)
+        self.wiring.leave(endpoints)
+        for endpoint in endpoints:
+            self._files.remove_endpoint(endpoint.instance)
 
     async def reconnect(self, stored: Stored) -> None:
         """Its networks are others: change what it has, without a gap in those that stay. Raises PlanError."""
