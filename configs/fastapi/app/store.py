@@ -36,9 +36,10 @@ JOBS = "jobs"
 
 
 def version_key(author: str) -> str:
-    """Where the cache counts the changes of an author's notes. A list is kept under the count that it was read at.
+    """Where the cache counts the changes of an author's notes.
 
-    So a list that was read before a change, and stored in the cache after it, is found by nobody.
+    A list is kept under the count that was there before it was read. So a list that was read before a change,
+    and stored in the cache after it, is found by nobody.
     """
     return f"notes-version:{author}"
 
