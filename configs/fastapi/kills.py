@@ -5,8 +5,8 @@
 
 As root, for it sends SIGKILL to the main process of a service, as the kernel does for want of memory. A
 service is back when a user who signs up after the kill has logged in, written a note, and read it from the
-database: that takes every service. What was acknowledged (a note by 202, a user by 201) has to be there in the
-end, as has every row of before; what was refused may be there or not. Ends with 1 if something is missing.
+database: that takes every service. What was acknowledged (a note by 202, a user by 201) has to be there in
+the end, as has every row of before; what was refused may be there or not. Ends with 1 if something is missing.
 
 The last round kills the queue while notes wait in it, and nobody takes them.
 """
@@ -87,9 +87,7 @@ class Users:
         word = token_hex(8)
         answer = self.client.until(
             "sign-up",
-            lambda: self.client.ask(
-                "POST", "/signup", {"name": f"kills-{token_hex(6)}", "password": password}
-            ),
+            lambda: self.client.ask("POST", "/signup", {"name": f"kills-{token_hex(6)}", "password": word}),
             201,
         )
         name = answer.body["name"]

@@ -13,4 +13,4 @@ USER 10001:10001
 
 COPY auth.py .
 EXPOSE 8000
-CMD ["uvicorn", "auth:app", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["uvicorn", "auth:app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
