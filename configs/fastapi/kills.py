@@ -6,7 +6,7 @@
 As root, for it sends SIGKILL to the main process of a service, as the kernel does for want of memory. A
 service is back when a user who signs up after the kill has logged in, written a note, and read it from the
 database: that takes every service. What was acknowledged (a note by 202, a user by 201) has to be there in
-the end, as has every row of before; what was refused may be there or not. Ends with 1 if something is missing.
+the end, as has every row of before; what was refused may be there or not. Ends with 1 if anything is lost.
 
 The last round kills the queue while notes wait in it, and nobody takes them.
 """
