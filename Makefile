@@ -53,7 +53,7 @@ run: $(BIN)/.run ## Build the images of the FastAPI example (cached) and run it;
 	    '  its health        http://127.0.0.1:$(GATEWAY_PORT)/health' \
 	    '  metrics           http://$(SHIPKEEPER_METRICS_ADDRESS)/metrics' \
 	    '  use it            python3 configs/fastapi/smoke.py --url http://127.0.0.1:$(GATEWAY_PORT)' \
-	    '  kill all of it    python3 configs/fastapi/kills.py --url http://127.0.0.1:$(GATEWAY_PORT)' \
+	    '  kill each part    python3 configs/fastapi/kills.py --url http://127.0.0.1:$(GATEWAY_PORT)' \
 	    '  look at it        $(BIN)/shipkeeper ps; $(BIN)/shipkeeper why worker' \
 	    '' \
 	    '  It answers when the gateway is healthy; RabbitMQ takes longest. The commands are for another terminal.' \

@@ -87,7 +87,7 @@ class Supervised:
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[Supervised]:
-    """Start a daemon, build the images, bring the example up until it is healthy; then nothing is left of it."""
+    """Start a daemon, build the images, bring the example up; afterwards nothing is left."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     port, metrics = free_ports(2)
@@ -107,9 +107,7 @@ def example() -> Iterator[Supervised]:
                 built = supervised.shipkeeper("build", timeout_s=BUILD_S)
                 assert built.returncode == 0, built.stdout + built.stderr
                 up = supervised.shipkeeper("up", "-d", "--wait", timeout_s=PATIENCE_S * 4)
-                assert up.returncode == 0, (
-                    up.stdout + up.stderr + supervised.shipkeeper("logs").stdout[-4000:]
-                )
+                assert up.returncode == 0, up.stderr + supervised.shipkeeper("logs").stdout[-4000:]
                 for service in SERVICES:
                     found = supervised.inspect(service)
                     supervised.after_up[service] = (found["State"]["Health"]["Status"], found["RestartCount"])
@@ -163,7 +161,7 @@ def test_only_the_gateway_is_reached_from_outside(example: Supervised) -> None:
 
 
 def test_the_start_followed_health(example: Supervised) -> None:
-    """`up --wait` returned with everything healthy, and nothing began so early that it had to be restarted."""
+    """`up --wait` returned with everything healthy, and nothing began too early and had to be restarted."""
     assert example.after_up == dict.fromkeys(SERVICES, ("healthy", 0))
 
 
