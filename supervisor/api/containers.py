@@ -29,7 +29,7 @@ from supervisor.core.state import Created, Running, Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.containers import NO_PROJECT, NameTakenError
 from supervisor.daemon.engine import Entry, boottime_s
-from supervisor.daemon.projects import is_down, rests
+from supervisor.daemon.outcomes import is_down, rests
 from supervisor.daemon.usage import host_memory_bytes, processes, usages
 from supervisor.kernel.usage import Usage
 from supervisor.runtime.translate import PlanError
@@ -156,7 +156,7 @@ class _Handlers:
 
     async def restart(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)
-        await self._daemon.projects.restart(entry, seconds(request, "t"))
+        await self._daemon.projects.restart([entry], seconds(request, "t"))
         return web.json_response(self._view(entry))
 
     async def kill(self, request: web.Request) -> web.Response:

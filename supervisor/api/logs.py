@@ -21,7 +21,7 @@ from supervisor.core.exits import describe
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Published
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down
 from supervisor.runtime import logs
 from supervisor.runtime.logfollow import Follower
 from supervisor.runtime.logmarks import RunMarker, interleave, merge, within

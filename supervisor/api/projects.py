@@ -10,9 +10,10 @@ from aiohttp import web
 
 from supervisor.api.lookup import flag, seconds, send, stream
 from supervisor.core.model import Project
+from supervisor.core.reconcile import DEFAULTS, Options
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
-from supervisor.daemon.projects import has_begun
+from supervisor.daemon.outcomes import has_begun
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
@@ -35,23 +36,17 @@ class _Handlers:
         self._daemon = daemon
 
     async def up(self, request: web.Request) -> web.StreamResponse:
-        """?renew_volumes: of what is recreated, the anonymous ones.
-
-        Lines {operation, outcome}. ?timeout: seconds; then {"timeout": [names]}, and no more starts.
-        """
-        project, contents = await _project(request)
+        """Lines {operation, outcome}. ?timeout: seconds; then {"timeout": [names]}, and no more starts."""
+        project, contents, options = await _project(request)
         # What is wrong now is the answer itself.
         project = await self._daemon.projects.resolve(project, contents)
         response = await stream(request)
-        renew = flag(request, "renew_volumes")
         try:
             async with asyncio.timeout(seconds(request, "timeout")):
-                async for operation, outcome in self._daemon.projects.up(
-                    project, contents, renew_volumes=renew
-                ):
+                async for operation, outcome in self._daemon.projects.up(project, contents, options):
                     await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
         except TimeoutError:
-            entries = self._daemon.projects.entries(project.name)
+            entries = [] if options.start == "none" else self._daemon.projects.entries(project.name)
             late = [entry.stored.name for entry in entries if not has_begun(entry.instance)]
             await send(response, {"timeout": late})
         except (PlanError, PrepareError, StateError, VolumeError) as error:
@@ -60,7 +55,9 @@ class _Handlers:
         return response
 
     async def plan(self, request: web.Request) -> web.Response:
-        plan = self._daemon.projects.plan(await self._daemon.projects.resolve(*await _project(request)))
+        project, contents, options = await _project(request)
+        project = await self._daemon.projects.resolve(project, contents)
+        plan = self._daemon.projects.plan(project, options)
         return web.json_response([msgspec.to_builtins(op) for op in plan.operations])
 
     async def wait(self, request: web.Request) -> web.StreamResponse:
@@ -93,12 +90,15 @@ class _Handlers:
         return response
 
     async def down(self, request: web.Request) -> web.StreamResponse:
-        """JSON lines {name, outcome} as things go."""
+        """JSON lines {name, outcome} as things go. ?service: only these, and what depends on them."""
         project = request.match_info["project"]
         response = await stream(request)
         try:
             async for name, error in self._daemon.projects.down(
-                project, volumes=flag(request, "volumes"), grace_s=seconds(request, "t")
+                project,
+                services=request.query.getall("service", []),
+                volumes=flag(request, "volumes"),
+                grace_s=seconds(request, "t"),
             ):
                 line = {"name": name, "error": error} if error else {"name": name, "outcome": "removed"}
                 await send(response, line)
@@ -116,15 +116,16 @@ class _Beside(msgspec.Struct):
     """What is in a request beside the fields of its project. contents: see `core.grants`, in base64."""
 
     contents: dict[str, bytes] = {}
+    options: Options = DEFAULTS
 
 
-async def _project(request: web.Request) -> tuple[Project, dict[str, bytes]]:
+async def _project(request: web.Request) -> tuple[Project, dict[str, bytes], Options]:
     body = await request.read()
     try:
         project = msgspec.json.decode(body, type=Project)
-        contents = msgspec.json.decode(body, type=_Beside).contents
+        beside = msgspec.json.decode(body, type=_Beside)
     except msgspec.MsgspecError as error:
         raise web.HTTPBadRequest(text=f"cannot read the project: {error}") from error
     if project.name != request.match_info["project"]:
         raise web.HTTPBadRequest(text="cannot bring up the project: its name is not the one of the path")
-    return project, contents
+    return project, beside.contents, beside.options

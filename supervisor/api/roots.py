@@ -15,7 +15,7 @@ from aiohttp import web
 from supervisor.core.state import Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Process
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down
 from supervisor.runtime.rootfiles import hidden_devices
 from supervisor.runtime.rootview import (
     NotYetError,

@@ -41,6 +41,7 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Name": stored.name,
         "Project": stored.project,
         "Service": stored.spec.name,
+        "Number": stored.number,
         "Created": stamp(stored.created_wall),
         "RestartCount": instance.history.restart_count,
         "Reason": instance.reason,

@@ -51,9 +51,14 @@ class Context:
         )
 
     def load(
-        self, services: tuple[str, ...] = (), *, keep_paths: bool = False, read_env_files: bool = True
+        self,
+        services: tuple[str, ...] = (),
+        *,
+        keep_paths: bool = False,
+        read_env_files: bool = True,
+        dependencies: bool = True,
     ) -> Loaded:
-        """The project of the files, warnings told. Raises ComposeErrors."""
+        """The project of the files, warnings told. Arguments as for `load_project`. Raises ComposeErrors."""
         from supervisor import compose
 
         loaded = compose.load_project(
@@ -66,6 +71,7 @@ class Context:
             services=services,
             keep_paths=keep_paths,
             read_env_files=read_env_files,
+            dependencies=dependencies,
         )
         for warning in loaded.warnings:
             output.print_error(f"warning: {warning}")

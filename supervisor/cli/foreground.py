@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
 
 from supervisor.api.logs import followed
 from supervisor.api.metrics import serve_metrics
 from supervisor.api.server import serve
 from supervisor.cli import output
+from supervisor.cli.bringing import Ready
 from supervisor.cli.client import Client
 from supervisor.cli.host import until_signal
 from supervisor.cli.journal import Journal
@@ -29,9 +29,9 @@ def _view() -> LogView:
     return LogView(sys.stdout.buffer, colour=wants_colour(sys.stdout))
 
 
-async def run_foreground(settings: Settings, project: Project, contents: Mapping[str, bytes]) -> None:
+async def run_foreground(settings: Settings, ready: Ready) -> None:
     """Host the supervisor here; SIGINT and SIGTERM stop everything in order, and end it."""
-    ended = until_signal()
+    ended, project = until_signal(), ready.project
     view = _view()
     report = Journal(settings).report
     daemon = Daemon(settings, report)
@@ -39,7 +39,7 @@ async def run_foreground(settings: Settings, project: Project, contents: Mapping
     tasks: list[asyncio.Task[None]] = []
     try:
         async with serve(daemon), serve_metrics(daemon, report):
-            bring_up = asyncio.create_task(_bring_up(daemon, project, contents, view))
+            bring_up = asyncio.create_task(_bring_up(daemon, ready, view))
             tasks = [bring_up, asyncio.create_task(_show(daemon, project, view))]
             await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -57,12 +57,12 @@ async def run_foreground(settings: Settings, project: Project, contents: Mapping
             task.cancel()
 
 
-async def _bring_up(daemon: Daemon, project: Project, contents: Mapping[str, bytes], view: LogView) -> None:
-    resolved = await daemon.projects.resolve(project, contents)
-    async for operation, outcome in daemon.projects.up(resolved, contents):
+async def _bring_up(daemon: Daemon, ready: Ready, view: LogView) -> None:
+    resolved = await daemon.projects.resolve(ready.project, ready.contents)
+    async for operation, outcome in daemon.projects.up(resolved, ready.contents, ready.options):
         if operation.verb != "keep":
             view.say(f"{operation.name}: {outcome}")
-    view.say(f"{project.name} is up; Ctrl-C stops it")
+    view.say(f"{ready.project.name} is up; Ctrl-C stops it")
 
 
 async def _show(daemon: Daemon, project: Project, view: LogView) -> None:
@@ -83,7 +83,7 @@ def _is_attached(project: Project, name: str) -> bool:
     )
 
 
-def attach(client: Client, project: Project) -> None:
+def attach(client: Client, project: Project, grace_s: float | None = None) -> None:
     """Show what the services of a project write under the daemon, until Ctrl-C; then stop them."""
     view = _view()
     try:
@@ -92,9 +92,8 @@ def attach(client: Client, project: Project) -> None:
                 view.show(line)
     except KeyboardInterrupt:
         view.say("stopping; Ctrl-C again leaves them running")
-        body = json.dumps(
-            {"project": project.name, "names": [service.name for service in project.services]}
-        ).encode()
+        names = [service.name for service in project.services]
+        body = json.dumps({"project": project.name, "names": names, "grace_s": grace_s}).encode()
         progress = output.Progress(sys.stderr)
         for line in client.stream("POST", "/services/stop", body=body):
             if "waiting_s" in line:

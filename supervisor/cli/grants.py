@@ -13,6 +13,7 @@ import msgspec
 
 from supervisor.core.grants import FileSource, content_key
 from supervisor.core.model import Project
+from supervisor.core.reconcile import DEFAULTS, Options
 
 
 class ContentsError(Exception):
@@ -53,9 +54,11 @@ def collect(project: Project, variables: Mapping[str, str]) -> tuple[Project, di
     return replace(project, files=tuple(_stripped(source) for source in project.files)), contents
 
 
-def request_body(project: Project, contents: Mapping[str, bytes]) -> bytes:
+def request_body(project: Project, contents: Mapping[str, bytes], options: Options = DEFAULTS) -> bytes:
     """The body of a request about a collected project."""
-    return msgspec.json.encode({**msgspec.to_builtins(project), "contents": contents})
+    return msgspec.json.encode(
+        {**msgspec.to_builtins(project), "contents": contents, "options": msgspec.to_builtins(options)}
+    )
 
 
 def _stripped(source: FileSource) -> FileSource:

@@ -15,6 +15,7 @@ from supervisor.api.server import serve
 from supervisor.cli.grants import ContentsError, collect
 from supervisor.cli.journal import Journal
 from supervisor.core.model import Project
+from supervisor.core.reconcile import Options
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.state import StateError
@@ -110,7 +111,7 @@ async def _bring_up(
     """Whether it could be done."""
     try:
         resolved = await daemon.projects.resolve(project, contents)
-        async for operation, outcome in daemon.projects.up(resolved, contents, start_down=False):
+        async for operation, outcome in daemon.projects.up(resolved, contents, Options(start="new")):
             if operation.verb == "orphan":  # what became of the others is told by their events
                 report(f"{operation.name}: {outcome}")
     except (PlanError, PrepareError, StateError, VolumeError) as error:

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -334,6 +334,14 @@ def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
 
     Names, ids and beginnings of ids. All are tried; where one cannot go, the command fails in the end.
     """
+    if code := remove_images(context, names, force=force):
+        sys.exit(code)
+
+
+def remove_images(
+    context: Context, names: Iterable[str], *, force: bool = False, missing: bool = False
+) -> int:
+    """As `rmi`; the exit code. All are tried. missing: one that is not there is no mistake."""
     with opened(context) as store:
         roots = _roots(context)
         users: dict[str, list[str]] = {}
@@ -344,13 +352,14 @@ def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
             try:
                 _remove_one(store, text, users, force=force)
             except (StoreError, InvalidReferenceError) as error:  # the others are tried still
+                if missing and isinstance(error, NotFoundError):
+                    continue
                 output.print_error(str(error))
                 code = max(code, UNKNOWN if isinstance(error, NotFoundError) else FAILED)
         layers = _kept_layers(store, roots)
         with contextlib.suppress(StoreError):  # somebody adds something now: the next prune takes the layers
             store.prune(dangling=False, used=lambda _: True, kept_layers=layers)
-        if code:
-            sys.exit(code)
+        return code
 
 
 def _remove_one(store: ImageStore, text: str, users: dict[str, list[str]], *, force: bool) -> None:

@@ -18,7 +18,7 @@ from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.daemon.settings import SettingsError, load_settings
 
 _VERBS = {
-    "project": ("up", "down"),
+    "project": ("up", "scale", "down"),
     "config": ("config",),
     "look": ("ps", "inspect", "why", "top", "stats", "events"),
     "act": ("start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait"),

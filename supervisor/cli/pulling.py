@@ -22,8 +22,8 @@ from supervisor.image.store import ImageStore, NotFoundError, StoreError
 def pull_first(context: Context, loaded: Loaded, *, policy: str | None, only_tell: bool, form: str) -> bool:
     """What `up` has to get: images that are not there, or all. Ends the command on a failure.
 
-    policy: always, missing or never, instead of what the files say. only_tell: print what would be pulled.
-    False: the plan is not known before that is done.
+    policy: always, missing or never, instead of what the files say. form: text, json, or quiet.
+    only_tell: print what would be pulled. False: the plan is not known before that is done.
     """
     try:
         wanted = _wanted(context, loaded, policy)
@@ -91,7 +91,7 @@ async def bring(context: Context, wanted: dict[str, bool], form: str) -> bool:
             def tell(text: str) -> None:
                 if form == "json":
                     output.print_json({"verb": "pull", "name": reference.familiar, "status": text})
-                else:
+                elif form != "quiet":
                     output.print_error(f"{reference.familiar}: {text}")
 
             with shared.store.working():

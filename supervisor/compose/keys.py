@@ -19,8 +19,6 @@ NOT_YET: Mapping[tuple[str, str], str] = {
     ("a service", "pre_start"): (
         "use a service of its own, and depends_on with service_completed_successfully"
     ),
-    ("a service", "scale"): "write a service for each instance",
-    ("deploy", "replicas"): "write a service for each instance",
     ("a mount", "image"): "mount a volume, or copy the files with `COPY --from` in a build",
 }
 """(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
@@ -161,7 +159,7 @@ EXTENSION = Keys(
     "x-shipkeeper",
     words(
         "rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after probe"
-        " on_unhealthy"
+        " on_unhealthy update"
     ),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))

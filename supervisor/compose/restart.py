@@ -50,6 +50,7 @@ class Extension(NamedTuple):
     document: Mapping[str, Any] = MappingProxyType({})
     probe: Probe | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+    update: Literal["", "stop-first", "start-first"] = ""
 
 
 def restart(context: Context, node: Node, path: str) -> tuple[RestartRules, str] | None:
@@ -134,6 +135,7 @@ def extension(context: Context, node: Node, path: str) -> Extension:
     backoff: dict[str, float] = {}
     probe: Probe | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+    update: Literal["", "stop-first", "start-first"] = ""
     for key, value in entries.items():
         where = f"{path}.{key}"
         match key:
@@ -170,6 +172,11 @@ def extension(context: Context, node: Node, path: str) -> Extension:
                 if chosen:
                     document[key] = chosen
                     on_unhealthy = "restart" if chosen == "restart" else "ignore"
+            case "update":
+                order = reader.choice(value, where, ("stop-first", "start-first"))
+                if order:
+                    document[key] = order
+                    update = "start-first" if order == "start-first" else "stop-first"
             case _:
                 choice = reader.choice(value, where, ("ignore", "stop-project"))
                 if choice:
@@ -183,7 +190,7 @@ def extension(context: Context, node: Node, path: str) -> Extension:
             "no_restart_on wins: remove it from restart_on",
         )
     kept = {key: value for key, value in document.items() if value is not None}
-    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy)
+    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy, update)
 
 
 def _backoff(context: Context, node: Node, path: str) -> tuple[dict[str, float], dict[str, Any]]:

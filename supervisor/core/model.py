@@ -167,6 +167,20 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """How the instances of a service that have changed are replaced.
+
+    parallelism: so many at a time, each when those before it are up; 0 is all at once. delay_s: from one to
+    the next. on_failure: what becomes of the others when one does not come up.
+    """
+
+    order: Literal["stop-first", "start-first"] = "stop-first"
+    parallelism: int = 0
+    delay_s: float = 0.0
+    on_failure: Literal["pause", "continue"] = "pause"
+
+
+@dataclass(frozen=True, slots=True)
 class SecurityOptions:
     """`security_opt`, parsed. `seccomp` is "default", "unconfined", or the absolute path of a profile."""
 
@@ -223,6 +237,7 @@ class ServiceSpec:
     hooks: Hooks = field(default_factory=Hooks)
     grants: tuple[FileGrant, ...] = ()
     replicas: int = 1
+    update: Update = field(default_factory=Update)
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
     shm_size_bytes: int | None = None

@@ -29,12 +29,14 @@ from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.inside import Inside
+from supervisor.daemon.making import is_stand_in
 from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
 from supervisor.daemon.networks import Networks
+from supervisor.daemon.outcomes import is_down
 from supervisor.daemon.plans import LaunchPlans
-from supervisor.daemon.projects import Projects, is_down
+from supervisor.daemon.projects import Projects
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase, Stored
@@ -47,11 +49,15 @@ from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
+from supervisor.runtime.logs import read
+from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError
 
 _RETRY_S = 1.0
 _CONNECTS = 5
 _COUNTS_S = 1.0
+_LAST_LINES = 3
 
 
 class DaemonError(Exception):
@@ -135,6 +141,7 @@ class Daemon:
             plans.look_again,
             hooks,
             self.networks,
+            self._last_words,
         )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()
@@ -159,9 +166,27 @@ class Daemon:
         self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
-        if starting:
-            entries = [self.engine.entries[name] for name in starting]
-            self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
+        if starting or any(is_stand_in(entry.stored) for entry in self.engine.entries.values()):
+            self._starting = self._background(self._go_on(starting))
+
+    async def _go_on(self, starting: list[str]) -> None:
+        """With what the daemon before this one was in the middle of, and what is to be up."""
+        try:
+            await self.projects.finish_updates()
+        except (PrepareError, VolumeError) as error:
+            self._report(str(error))
+        entries = [self.engine.entries[name] for name in starting if name in self.engine.entries]
+        await self.projects.start(entries, self._anew.value, boot=True)
+
+    async def _last_words(self, entry: Entry) -> list[str]:
+        """The last lines of what an instance wrote that is down."""
+        await self.containers.drained(entry)
+        path = self.paths.instance(entry.instance.id).log
+        try:
+            records = await asyncio.to_thread(lambda: list(read(entry.instance.id, path, tail=_LAST_LINES)))
+        except OSError:
+            return []
+        return [record.text.decode(errors="replace").rstrip() for record in records]
 
     async def _settle_networks(self) -> None:
         """What cannot be put right is said: services without a network run all the same."""
@@ -199,7 +224,8 @@ class Daemon:
         else:
             found = [each for each in there if each.name == name]
             found = found or [each for each in there if each.instance.id.startswith(name)]
-        return found[0] if found else None
+        # Of several instances of a service, the first is meant.
+        return min(found, key=lambda each: (each.number, each.created_wall), default=None)
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""

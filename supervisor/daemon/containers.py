@@ -18,7 +18,9 @@ from supervisor.core.model import Project, ServiceSpec, Volume
 from supervisor.core.state import Resting
 from supervisor.daemon.engine import Engine, Entry, Published
 from supervisor.daemon.images import Images
-from supervisor.daemon.projects import Projects, is_down, new_instance
+from supervisor.daemon.making import new_instance
+from supervisor.daemon.outcomes import is_down
+from supervisor.daemon.projects import Projects
 from supervisor.launcher.protocol import LogCounted
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError

@@ -438,8 +438,11 @@ class Engine:
         self._writer.new(entry.stored)
 
     def rename(self, entry: Entry, name: str) -> None:
-        """Give an instance that belongs to no project another name, which is free."""
-        entry.stored = replace(entry.stored, name=name, spec=replace(entry.stored.spec, name=name))
+        """Give an instance another name, which is free; one that belongs to no project is its own service."""
+        spec = entry.stored.spec
+        entry.stored = replace(
+            entry.stored, name=name, spec=spec if entry.stored.project else replace(spec, name=name)
+        )
         entry.meta, entry.plan = "", None
         self._writer.new(entry.stored)
         self._publish(entry, ev.Tell("rename"))

@@ -61,6 +61,7 @@ class Networks:
         self._ports = HostPorts()
         self._thread = ThreadPoolExecutor(1, "network")
         self._unruled = False
+        self._without_loopback6 = False
         self._opened: set[int] = set()
         """UDP ports that are open with the next rules."""
         self._settled = Event()
@@ -69,6 +70,10 @@ class Networks:
         self.endpoints: dict[str, Endpoint] = {}
         self.open: set[str] = set()
         """Instances whose ports are open."""
+        self._heirs: dict[str, str] = {}
+        """Who is to have the ports and the names of whom, and has not yet."""
+        self._succeeded: set[str] = set()
+        """Who is up, and has a successor that is known instead."""
         self.begun: Callable[[], None] = _nothing
         """Called, in the network's thread, whenever there is something in the kernel to look after."""
         self.changed: Callable[[], None] = _nothing
@@ -399,19 +404,30 @@ class Networks:
         instance = stored.instance.id
         if instance in self.open and before is not None:
             return before.bindings
+        if instance in self._heirs:
+            return ()
+        return self._bind(stored, before.bindings if before is not None else ())
+
+    def _bind(self, stored: Stored, before: tuple[Binding, ...], heir_of: str = "") -> tuple[Binding, ...]:
+        """Hold the ports that an instance asks for. before: as in `plan_bindings`.
+
+        heir_of: who holds those of before, which are there for the taking.
+        """
         held = {
             f"service {endpoint.container}": endpoint.bindings
             for endpoint in self.endpoints.values()
-            if endpoint.instance in self.open and endpoint.bindings
+            if endpoint.instance in self.open and endpoint.instance != heir_of and endpoint.bindings
         }
         taken: list[Binding] = []
 
         def take(wanted: Binding) -> Binding:
-            taken.append(self._ports.take(wanted))
-            return taken[-1]
+            found = self._ports.take(wanted)
+            if not (heir_of and found in before):
+                taken.append(found)
+            return found
 
         try:
-            return plan_bindings(stored.spec.ports, held, take, before.bindings if before is not None else ())
+            return plan_bindings(stored.spec.ports, held, take, before)
         except BaseException:
             for binding in taken:
                 self._ports.give_back(binding)
@@ -426,9 +442,19 @@ class Networks:
         except BaseException:
             self._unruled = True
             raise
+        self._lead_loopback6()
         opened, self._opened = self._opened, set()
         if opened:
             self._tried(self.wiring.forget_udp, opened)
+
+    def _lead_loopback6(self) -> None:
+        """Where that cannot be had, the rest is: a client of `localhost` goes on with 127.0.0.1."""
+        try:
+            self.wiring.lead_loopback6(self._published())
+        except OSError as error:
+            if not self._without_loopback6:
+                self._without_loopback6 = True
+                self._report(f"published ports are not reached by ::1 on this host: {error.strerror}")
 
     def _published(self) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints.values() if endpoint.instance in self.open]
@@ -455,12 +481,59 @@ class Networks:
 
     def _release(self, instance: str) -> None:
         self.open.discard(instance)
+        self._succeeded.discard(instance)
         endpoint = self.endpoints.get(instance)
         if endpoint is not None and endpoint.bindings:
             for binding in endpoint.bindings:
                 self._ports.give_back(binding)
             self._unruled = True
         self.changed()
+
+    def expect(self, heir: str, of: str) -> None:
+        """One instance is to take the place of another, or ("") is so no longer.
+
+        Until `hand_over` it has addresses, and neither ports of the host nor names that others know.
+        """
+        if of:
+            self._heirs[heir] = of
+        else:
+            self._heirs.pop(heir, None)
+
+    def is_known(self, instance: str) -> bool:
+        """Whether others are to find it by its names: it is up, and neither an heir nor succeeded."""
+        return instance in self.open and instance not in self._heirs and instance not in self._succeeded
+
+    async def hand_over(self, old: str, stored: Stored) -> None:
+        """From now on what arrives for one instance goes to the one that takes its place.
+
+        It is one change of the rules: at no moment a port is closed. Connections that there are go on for as
+        long as the old one runs.
+
+        stored: the new one, under its last name. Raises PlanError: it cannot have its ports, and nothing has
+        changed.
+        """
+        if stored.instance.id in self.endpoints:
+            await self._awaited(self._hand_over, old, stored)
+            self.changed()
+
+    def _hand_over(self, old: str, stored: Stored) -> None:
+        heir = stored.instance.id
+        before, after = self.endpoints.get(old), self.endpoints[heir]
+        had = before.bindings if before is not None and old in self.open else ()
+        bindings = self._bind(stored, had, old)
+        interfaces = self._plan(stored, after)
+        if before is not None:
+            self.endpoints[old] = replace(before, bindings=())
+            self._files.save_endpoint(self.endpoints[old])
+        self.endpoints[heir] = replace(after, container=stored.name, interfaces=interfaces, bindings=bindings)
+        self._files.save_endpoint(self.endpoints[heir])
+        for binding in set(had) - set(bindings):
+            self._ports.give_back(binding)
+        self._heirs.pop(heir, None)
+        self._succeeded.add(old)
+        self.open.add(heir)
+        self._opened |= {each.host_port for each in bindings if each.protocol == "udp"}
+        self._rule(force=True)
 
     async def detach(self, instance: str) -> None:
         """It is removed, and its endpoint with it. Raises PlanError."""

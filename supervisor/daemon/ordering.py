@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from supervisor.core import events as ev
 from supervisor.core.depends import Failed, Met, Observed, Pending, at_boot, standing
-from supervisor.core.health import check_of
 from supervisor.core.model import Dependency, ServiceSpec
 from supervisor.daemon.engine import Engine, Entry
-from supervisor.daemon.outcomes import probes_failed
+from supervisor.daemon.outcomes import checked, probes_failed
 
 
 class HeldBackError(Exception):
@@ -23,31 +23,30 @@ class HeldBackError(Exception):
 
 @dataclass(slots=True)
 class Turns:
-    """Several starts at once, of one project. begun: by service, set when its own start came to something.
+    """Several starts at once, of one project.
 
+    begun: by service, one for each of its instances, set when the start of that came to something.
     entries: the instances of each service that counts as a dependency; what is not among them orders
     nothing. patient: nobody waits for an answer, so what may still come true is waited for (see
-    `core.depends.at_boot`). off: why nobody waits any more.
+    `core.depends.at_boot`). warnings: by the name of the instance. off: why nobody waits any more.
     """
 
-    begun: Mapping[str, asyncio.Event]
+    begun: Mapping[str, Iterable[asyncio.Event]]
     entries: Callable[[str], Iterable[Entry]]
     patient: bool = False
     warnings: dict[str, list[str]] = field(default_factory=dict)
     off: str = ""
+    called_off: asyncio.Event = field(default_factory=asyncio.Event)
 
     def call_off(self, why: str, entries: Iterable[Entry]) -> None:
         """End all waiting for these instances; what waited is held back, and says why."""
         self.off = why
-        for turn in self.begun.values():
-            turn.set()
+        self.called_off.set()
+        for turns in self.begun.values():
+            for turn in turns:
+                turn.set()
         for entry in entries:
             entry.wake()
-
-
-def checked(entry: Entry) -> bool:
-    """Whether it can be healthy: it has a healthcheck."""
-    return check_of(entry.stored.spec.healthcheck) is not None
 
 
 def observed(entry: Entry) -> Observed:
@@ -58,17 +57,18 @@ def observed(entry: Entry) -> Observed:
 async def let_start(
     engine: Engine, entry: Entry, spec: ServiceSpec, turns: Turns, say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Wait until the dependencies of `spec` let it start; `say` is told what is waited for.
+    """Wait until the dependencies of `spec` let it start, all instances of each; `say` is told what is
+    waited for.
 
     entry: its instance, or the one that it will take the place of. Raises HeldBackError when one of them
     will not. One that is not required only leaves a warning in `turns`.
     """
     for dependency in spec.depends_on:
-        turn = turns.begun.get(dependency.service)
-        if turn is not None and not turn.is_set():
-            _wait_for(engine, entry, f"waits for {dependency.service}", lambda _: None)
-            await turn.wait()
-            _still_wanted(engine, entry, turns)
+        for turn in turns.begun.get(dependency.service, ()):
+            if not turn.is_set():
+                _wait_for(engine, entry, f"waits for {dependency.service}", lambda _: None)
+                await turn.wait()
+                _still_wanted(engine, entry, turns)
         for found in list(turns.entries(dependency.service)):
             failure = await _one(engine, entry, dependency, found, turns, say)
             if not failure:
@@ -77,7 +77,7 @@ async def let_start(
             if dependency.required:
                 engine.post(entry.instance.id, ev.Held(f"not started: {why}", refused=True))
                 raise HeldBackError(why)
-            turns.warnings.setdefault(spec.name, []).append(why)
+            turns.warnings.setdefault(entry.stored.name, []).append(why)
 
 
 async def _one(
@@ -120,3 +120,47 @@ def _still_wanted(engine: Engine, entry: Entry, turns: Turns) -> None:
 def _wait_for(engine: Engine, entry: Entry, why: str, say: Callable[[str], None]) -> None:
     engine.post(entry.instance.id, ev.Held(why))
     say(why)
+
+
+class UnderWay:
+    """The starts of all projects that may be waiting now. Until they are done they can be called off."""
+
+    def __init__(self, entries: Callable[[str], list[Entry]]) -> None:
+        """entries: the instances of a project."""
+        self._entries = entries
+        self._turns: dict[str, dict[asyncio.Future[list[None]], Turns]] = {}
+
+    def begin(
+        self, project: str, turns: Turns, work: Iterable[Coroutine[Any, Any, None]]
+    ) -> asyncio.Future[list[None]]:
+        """Have all that work go on, whoever listens."""
+        whole = asyncio.gather(*work)
+        here = self._turns.setdefault(project, {})
+        here[whole] = turns
+
+        def done(ended: asyncio.Future[list[None]]) -> None:
+            del here[ended]
+            if not ended.cancelled():
+                ended.exception()  # it may be that nobody asks for it any more
+
+        whole.add_done_callback(done)
+        return whole
+
+    def call_off(self, project: str, why: str) -> None:
+        """What waits is held back; what is in the middle of a start comes to its end."""
+        for turns in self._turns.get(project, {}).values():
+            turns.call_off(why, self._entries(project))
+
+    def leave(self) -> None:
+        """From now on nothing that waits is started; the next supervisor goes on with it."""
+        for project in self._turns:
+            self.call_off(project, "the supervisor was shut down")
+
+    async def quiet(self, project: str) -> None:
+        """Wait for what was called off."""
+        if working := list(self._turns.get(project, {})):
+            await asyncio.wait(working)
+
+    def newest(self, project: str) -> asyncio.Future[list[None]] | None:
+        """What was begun last and goes on still."""
+        return next(reversed(self._turns.get(project, {})), None)

@@ -128,7 +128,6 @@ volume: {}
         ("{container_name: 'a b'}", "is no container name", "letters"),
         ("{depends_on: {t: {}}}", "condition is missing", "service_started"),
         ("{depends_on: [tt]}", 'depends on undefined service "tt"', "did you mean t?"),
-        ("{deploy: {replicas: 2}}", "not supported yet: `replicas`", "each instance"),
         ("{deploy: {restart_policy: {condition: allways}}}", "is not one of none", "always"),
         (
             "{cpus: 1, deploy: {resources: {limits: {memory: 64m}}}}",
