@@ -147,12 +147,15 @@ def test_each_service_has_a_root_of_its_own(example: Supervised) -> None:
 
 def test_only_the_gateway_is_reached_from_outside(example: Supervised) -> None:
     """Nothing else is published; the others are found by name, inside the network that all of them are in."""
-    bindings = {service: example.inspect(service)["HostConfig"]["PortBindings"] for service in SERVICES}
-    gateway = bindings.pop("gateway")
-    assert [one["HostIp"] for one in gateway["8000/tcp"]] == ["127.0.0.1"]
-    assert not any(bindings.values())
-    networks = {frozenset(example.inspect(service)["NetworkSettings"]["Networks"]) for service in SERVICES}
-    assert networks == {frozenset({"fastapi_default"})}
+    settings = {service: example.inspect(service)["NetworkSettings"] for service in SERVICES}
+    published = {
+        (service, binding["HostIp"], binding["HostPort"])
+        for service, found in settings.items()
+        for bindings in found["Ports"].values()
+        for binding in bindings or ()
+    }
+    assert published == {("gateway", "127.0.0.1", example.environment["GATEWAY_PORT"])}
+    assert {frozenset(found["Networks"]) for found in settings.values()} == {frozenset({"fastapi_default"})}
     found = {
         name: example.shipkeeper("exec", "-T", "gateway", "getent", "hosts", name).returncode
         for name in SERVICES
