@@ -86,7 +86,7 @@ def describe(ending: Ending) -> str:
         case Exit(signal=number) if number:
             return f"killed by {signal_name(number)} (exit code {ending.code})"
         case Exit(code=0):
-            return "exited by itself (exit code 0)"
+            return "exit code 0"  # by itself or after a stop signal: the status does not tell
         case Exit(code=code) if 128 < code < 128 + 65:
             return f"exit code {code}, as after {signal_name(code - 128)}"
         case Exit(code=code):
