@@ -223,7 +223,7 @@ class Projects:
                 (stored,) = made.values()
                 return self._engine.add(stored)
         finally:
-            self._have_come(project.name, list(spec.grants))
+            self._have_come(project.name, list(spec.grants), None)
 
     def _standing(self, asked: Mapping[str, Asked]) -> list[str]:
         """Those of the starts that wait on."""
