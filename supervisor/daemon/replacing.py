@@ -130,17 +130,22 @@ class Replacing:
             name = own_name(new.stored)
             if old is None:
                 self._engine.rename(new, name)
-            elif is_down(old.instance) and not is_down(new.instance):
+            elif not is_down(new.instance) and (is_down(old.instance) or self._has_ports(new)):
                 report(f"{name}: an update was cut short; the new instance takes the place of the old one")
                 try:
                     await self._networks.hand_over(old.instance.id, replace(new.stored, name=name))
                 except PlanError as error:
                     report(f"{name}: {error}")
+                await self._stopping.stop([old], manual=False, why="its successor is up")
                 await self._switch(old, new, name, renew_volumes=False)
             else:
                 report(f"{name}: an update was cut short; the old instance stays")
                 await self._stopping.stop([new], manual=False, why="an update was cut short")
                 await self._removing.remove(new, volumes=True)
+
+    def _has_ports(self, new: Entry) -> bool:
+        """Whether the old one has handed them over: from then on there is no way back."""
+        return bool(self._networks.bindings(new.instance.id))
 
 
 def _place(stored: Stored) -> tuple[str, str, int]:
