@@ -29,7 +29,6 @@ from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.inside import Inside
-from supervisor.daemon.making import is_stand_in
 from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
@@ -166,17 +165,25 @@ class Daemon:
         self.containers.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
-        if starting or any(is_stand_in(entry.stored) for entry in self.engine.entries.values()):
-            self._starting = self._background(self._go_on(starting))
+        cut_short = self.projects.cut_short()
+        if starting or cut_short:
+            others = [self.engine.entries[name] for name in starting if name not in cut_short]
+            self._starting = self._background(self._go_on(others, cut_short.intersection(starting)))
 
-    async def _go_on(self, starting: list[str]) -> None:
-        """With what the daemon before this one was in the middle of, and what is to be up."""
+    async def _go_on(self, starting: list[Entry], cut_short: set[str]) -> None:
+        """Start what is to be up; of updates that were cut short, what they leave."""
+        why = self._anew.value
+        await asyncio.gather(
+            self.projects.start(starting, why, boot=True), self._finish_updates(cut_short, why)
+        )
+
+    async def _finish_updates(self, starting: set[str], why: str) -> None:
         try:
             await self.projects.finish_updates()
         except (PrepareError, VolumeError) as error:
             self._report(str(error))
-        entries = [self.engine.entries[name] for name in starting if name in self.engine.entries]
-        await self.projects.start(entries, self._anew.value, boot=True)
+        left = [self.engine.entries[name] for name in starting if name in self.engine.entries]
+        await self.projects.start(left, why, boot=True)
 
     async def _last_words(self, entry: Entry) -> list[str]:
         """The last lines of what an instance wrote that is down."""

@@ -198,9 +198,19 @@ class Projects:
         """Wait until it is certain whether an instance is up, see `outcomes.settled`."""
         return await settled(self._engine, entry)
 
+    def cut_short(self) -> set[str]:
+        """Ids of the instances, old and new, of replacements that an earlier daemon was in the middle of."""
+        return self._replacing.cut_short(self._engine.entries.values())
+
     async def finish_updates(self) -> None:
-        """Replacements that an earlier daemon was in the middle of. Raises PrepareError, VolumeError."""
-        await self._replacing.finish(self._engine.entries.values(), self._engine.report)
+        """Finish those, or undo them. Raises PrepareError, VolumeError."""
+
+        async def one(project: str) -> None:
+            async with self._locks.setdefault(project, asyncio.Lock()):
+                await self._replacing.finish(self.entries(project), self._engine.report)
+
+        projects = {self._engine.entries[name].stored.project for name in self.cut_short()}
+        await asyncio.gather(*(one(project) for project in projects))
 
 
 def with_dependents(entries: Iterable[Entry], services: Iterable[str]) -> list[Entry]:
