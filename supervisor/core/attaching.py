@@ -6,9 +6,19 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 
 from supervisor.core.addresses import AddressError, choose_address, mac_of, overlapping, plan_subnets
-from supervisor.core.endpoints import ICC, MASQUERADE, MTU, Endpoint, Interface, NetworkRecord
+from supervisor.core.endpoints import (
+    ICC,
+    IFNAME,
+    MASQUERADE,
+    MTU,
+    SYSCTLS,
+    Endpoint,
+    Interface,
+    NetworkRecord,
+)
 from supervisor.core.network import Attachment, Network
 
 _LINK = re.compile(r"[^\s/:]{1,15}")
@@ -113,11 +123,7 @@ def plan_interfaces(
     kept = {each.network: each for each in before}
     made: list[Interface] = []
     for number, wanted in enumerate(ordered):
-        if wanted.link_local_ips or wanted.driver_opts:
-            raise AddressError(
-                f"cannot use link_local_ips or driver_opts of a place in network {wanted.network}: they are"
-                " not built; leave them out"
-            )
+        options = _place_options(wanted)
         record = records.get(wanted.network)
         if record is None:
             raise AddressError(f"network {wanted.network} not found; `shipkeeper network ls` lists them")
@@ -133,7 +139,7 @@ def plan_interfaces(
         old = kept.get(record.name)
         v4 = _address(record, taken, wanted.ipv4_address, old.ipv4 if old else None, v6=False)
         v6 = _address(record, taken, wanted.ipv6_address, old.ipv6 if old else None, v6=True)
-        name = wanted.interface_name or _free_name(number, made, ordered)
+        name = wanted.interface_name or options.get(IFNAME) or _free_name(number, made, ordered)
         if not _LINK.fullmatch(name) or name == "lo" or any(each.name == name for each in made):
             raise AddressError(f"cannot use the interface name {name!r}: 15 characters at most, each once")
         made.append(
@@ -146,13 +152,48 @@ def plan_interfaces(
                 v6,
                 names=tuple(dict.fromkeys((*names, *wanted.aliases))),
                 mtu=record.mtu,
+                extra=tuple(_link_local(text) for text in wanted.link_local_ips),
+                sysctls=_sysctls(options.get(SYSCTLS, ""), name),
             )
         )
     return _routed(made, ordered, records)
 
 
+def _place_options(wanted: Attachment) -> dict[str, str]:
+    options = dict(wanted.driver_opts)
+    for name in options:
+        if name not in (IFNAME, SYSCTLS):
+            raise AddressError(
+                f"cannot use the driver option {name} of a place in network {wanted.network}: {IFNAME} and"
+                f" {SYSCTLS} are known here; leave it out"
+            )
+    return options
+
+
+def _link_local(text: str) -> str:
+    """With the prefix length that libnetwork gives it."""
+    address = ip_address(text)
+    return f"{address}/{16 if address.version == 4 else 64}"
+
+
+def _sysctls(text: str, interface: str) -> tuple[tuple[str, str], ...]:
+    """`net.ipv4.conf.IFNAME.log_martians=1,...`, as Docker has it: of this interface alone."""
+    found = []
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        words = name.strip().split(".")
+        if not equals or len(words) != 5 or words[0] != "net" or words[3] != "IFNAME" or ".." in name:
+            raise AddressError(
+                f"cannot use the sysctl {part!r}: write net.ipv4.conf.IFNAME.log_martians=1, IFNAME as it is"
+            )
+        found.append(("/".join((*words[1:3], interface, words[4])), value.strip()))
+    return tuple(found)
+
+
 def _free_name(number: int, made: list[Interface], ordered: list[Attachment]) -> str:
-    said = {each.interface_name for each in ordered} | {each.name for each in made}
+    said = {each.interface_name or dict(each.driver_opts).get(IFNAME) for each in ordered} | {
+        each.name for each in made
+    }
     while f"eth{number}" in said:
         number += 1
     return f"eth{number}"

@@ -15,6 +15,10 @@ MTU = "com.docker.network.driver.mtu"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 ICC = "com.docker.network.bridge.enable_icc"
 
+# And of a place in a network.
+IFNAME = "com.docker.network.endpoint.ifname"
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
@@ -75,6 +79,8 @@ class Interface:
 
     name: inside. link: the other end, on the host. ipv4, ipv6: with the prefix length, "" for none.
     gateway4, gateway6: of the default route, "" where it goes another way. names: all that it is known by.
+    extra: further addresses with their prefix lengths, which have no names. sysctls: paths below
+    /proc/sys/net, with values.
     """
 
     network: str
@@ -87,6 +93,8 @@ class Interface:
     gateway6: str = ""
     names: tuple[str, ...] = ()
     mtu: int = 0
+    extra: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
 
     @property
     def addresses(self) -> tuple[str, ...]:

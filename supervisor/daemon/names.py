@@ -137,8 +137,8 @@ class Names:
         await asyncio.sleep(self._linger_s)
         async with self._lock:
             if not self._table.endpoints:
-                self._idle = None  # nobody calls it off any more
                 await self._end()
+            self._idle = None
 
     async def _open(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Sockets in namespaces that are new; those in namespaces that are gone are let go."""

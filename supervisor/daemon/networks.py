@@ -61,6 +61,7 @@ class Networks:
         self._ports = HostPorts()
         self._thread = ThreadPoolExecutor(1, "network")
         self._unruled = False
+        self._without_loopback6 = False
         self._opened: set[int] = set()
         """UDP ports that are open with the next rules."""
         self._settled = Event()
@@ -441,9 +442,19 @@ class Networks:
         except BaseException:
             self._unruled = True
             raise
+        self._lead_loopback6()
         opened, self._opened = self._opened, set()
         if opened:
             self._tried(self.wiring.forget_udp, opened)
+
+    def _lead_loopback6(self) -> None:
+        """Where that cannot be had, the rest is: a client of `localhost` goes on with 127.0.0.1."""
+        try:
+            self.wiring.lead_loopback6(self._published())
+        except OSError as error:
+            if not self._without_loopback6:
+                self._without_loopback6 = True
+                self._report(f"published ports are not reached by ::1 on this host: {error.strerror}")
 
     def _published(self) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints.values() if endpoint.instance in self.open]

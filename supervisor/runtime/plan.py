@@ -266,6 +266,8 @@ def _steps(spec: model.ServiceSpec, prepared: PreparedInstance, host: HostFacts)
     ]
     steps.append(plan.Pivot())
     steps += sysctl_steps(spec.sysctls, spec.network_mode, privileged=spec.privileged)
+    if spec.resolver.domainname:
+        steps.append(plan.Sysctl("kernel.domainname", spec.resolver.domainname))  # moby, oci_linux.go
     if not spec.privileged:
         steps.append(plan.ReadOnly(list(READ_ONLY_PATHS)))
         steps.append(plan.Mask(list(MASKED_PATHS)))

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 
 from supervisor.core.attaching import link_prefix
 from supervisor.core.endpoints import Endpoint, Interface, NetworkRecord
+from supervisor.core.loopback import ways_from_loopback6
 from supervisor.core.netrules import delete_script, script, table_name
 from supervisor.core.paths import Paths
 from supervisor.kernel import netns
+from supervisor.kernel.hierarchies import detect
 from supervisor.runtime import nftables
+from supervisor.runtime.loopback6 import Loopback6
 
 if TYPE_CHECKING:
     from supervisor.kernel.links import Link, Links
@@ -34,6 +37,8 @@ class Wiring:
         self._tag = paths.tag
         self.table = table_name(paths.tag)
         self._links: Links | None = None
+        self._loopback6 = Loopback6(paths.tag)
+        self._root: str | None = None
         self.own: set[int] = set()
         self._latest: deque[int] = deque()
 
@@ -47,7 +52,8 @@ class Wiring:
         return self._links
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Let go of the socket, and of what is in force."""
+        self._loopback6.close()
         if self._links is not None:
             self._links.close()
             self._links = None
@@ -150,9 +156,17 @@ class Wiring:
     # --- rules ----------------------------------------------------------------------------------
     def rule(self, records: Iterable[NetworkRecord], published: Iterable[Endpoint]) -> None:
         """Put the table in order; without networks there is none. Raises RulesError."""
-        networks = list(records)
-        text = script(self.table, networks, published) if networks else delete_script(self.table)
+        networks, open_ones = list(records), list(published)
+        text = script(self.table, networks, open_ones) if networks else delete_script(self.table)
         nftables.apply(text, self._remember)
+
+    def lead_loopback6(self, published: Iterable[Endpoint]) -> None:
+        """Have published ports reached by ::1. Raises OSError where this host cannot."""
+        if self._root is None:
+            self._root = detect().unified or ""
+        if not self._root:
+            raise OSError(errno.ENOENT, "there is no cgroup v2 here")
+        self._loopback6.set(ways_from_loopback6(published), self._root)
 
     @staticmethod
     def forget_udp(ports: set[int]) -> None:
@@ -192,6 +206,8 @@ class Wiring:
         """Take all of it out of the kernel: links, namespaces, rules. Raises OSError, RulesError."""
         self.sweep((), ())
         self.rule((), ())
+        with contextlib.suppress(OSError):  # where it cannot be looked at there is none
+            self.lead_loopback6(())
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._paths.networks_active)
 
@@ -200,13 +216,20 @@ class Wiring:
 
 
 def _set_up(inside: Links, link: Link, wanted: Interface) -> None:
+    texts = [text for text in (wanted.ipv4, wanted.ipv6, *wanted.extra) if text]
     v6 = f"ipv6/conf/{wanted.name}"
     if netns.has_sysctl(v6):
-        netns.write_sysctl(f"{v6}/disable_ipv6", "0" if wanted.ipv6 else "1")
+        netns.write_sysctl(f"{v6}/disable_ipv6", "0" if any(":" in text for text in texts) else "1")
         netns.write_sysctl(f"{v6}/accept_ra", "0")
+    for path, value in wanted.sysctls:
+        try:
+            netns.write_sysctl(path, value)
+        except OSError as error:
+            name = f"net.{path.replace('/', '.')}"
+            raise OSError(error.errno, f"cannot set sysctl {name} to {value}: {error.strerror}") from error
     present = inside.addresses(link.number)
-    for address in (wanted.ipv4, wanted.ipv6):
-        if address and address not in present:
+    for address in texts:
+        if address not in present:
             inside.add_address(link.number, address)
     inside.up(link.number)
     for gateway in (wanted.gateway4, wanted.gateway6):

@@ -128,7 +128,7 @@ class Resolving:
         self.paths = Paths(directory, directory)
         self.said: list[str] = []
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.names = Names(self.paths, self.said.append, lambda: cgroup_base, linger_s=0.0)
         self.do(self.names.adopt())

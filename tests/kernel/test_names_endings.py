@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -248,6 +249,8 @@ def test_nothing_is_left_and_nothing_runs_without_endpoints(web: Namespace, tmp_
         made.tell(member(web, "shop-web-1", "web", "10.0.0.2"))
         pid = made.pid
         ended(pid, made.tell)
+        if (ending := made.names._idle) is not None:
+            made.do(asyncio.wait([ending]))
         assert os.listdir(tmp_path) == []
     made.close(end=True)
     assert len(os.listdir("/proc/self/fd")) == len(before)

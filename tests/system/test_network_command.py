@@ -91,7 +91,10 @@ def test_networks_by_the_command(net: Networked) -> None:
     assert "192.0.2.9\tfar\n" in hosts
     assert "10.198.3.9\tme\n" in hosts
     resolving = run("exec", "in", "/bin/cat", "/etc/resolv.conf")
-    assert "nameserver 192.0.2.53" in resolving
+    assert "nameserver 127.0.0.11" in resolving
+    assert "192.0.2.53" in Path(f"{net.supervisor.base}/run/names.json").read_text(), (
+        "it is asked by the resolver"
+    )
     assert "search example.org" in resolving
     run("run", "-d", "--name", "fixed", "--network", "mine", "--ip", "10.198.3.50", *SERVE)
     assert net.inspect("fixed")["NetworkSettings"]["IPAddress"] == "10.198.3.50"

@@ -10,6 +10,9 @@ import pytest
 from networking import Networked, free_port, networked
 from supervising import Supervisor
 
+from supervisor.kernel import bpf
+from supervisor.kernel.hierarchies import detect
+
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 SLEEP = "command: sleep 1000, stop_signal: SIGKILL"
@@ -20,11 +23,16 @@ services:
     {{{SLEEP}, networks: {{front: , back: }}, links: ['db:database'], hostname: shopfront,
      extra_hosts: ['me:host-gateway', 'far=192.0.2.7'], dns_search: [corp.example], domainname: corp.example}}
   db: {{{SLEEP}, networks: {{back: {{aliases: [postgres], ipv4_address: 10.254.77.9}}}}}}
-  other: {{{SLEEP}, networks: [front], container_name: mine}}
+  other:
+    {{{SLEEP}, container_name: mine, networks: {{front: {{link_local_ips: [169.254.8.8], interface_name: lan,
+     driver_opts: {{com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.log_martians=1}}}}}}}}
   side: {{{SLEEP}, network_mode: 'service:web', depends_on: [web]}}
 networks:
   front:
-  back: {{internal: true, enable_ipv6: true, ipam: {{config: [{{subnet: 10.254.77.0/24}}, {{subnet: 'fd77:77::/64'}}]}}}}
+  back:
+    internal: true
+    enable_ipv6: true
+    ipam: {{config: [{{subnet: 10.254.77.0/24}}, {{subnet: 'fd77:77::/64'}}]}}
 """
 
 
@@ -63,6 +71,9 @@ def test_names_are_known_in_the_networks_that_both_are_in(net: Networked) -> Non
     assert len(found(supervisor, "web", "me")) == 1
     text = supervisor.ok("exec", "web", "cat", "/etc/resolv.conf")
     assert text.splitlines()[:2] == ["nameserver 127.0.0.11", "search corp.example"]
+    assert supervisor.ok("exec", "web", "cat", "/proc/sys/kernel/domainname").strip() == "corp.example"
+    assert "inet 169.254.8.8/16 " in supervisor.ok("exec", "other", "ip", "address", "show", "lan")
+    assert supervisor.ok("exec", "other", "cat", "/proc/sys/net/ipv4/conf/lan/log_martians") == "1\n"
     assert supervisor.ok("exec", "web", "hostname", "-f").strip() == "shopfront.corp.example"
 
 
@@ -124,18 +135,44 @@ def test_servers_that_cannot_be_asked_are_the_reason_of_a_failed_start(net: Netw
     assert net.supervisor.ok("down")
 
 
+def is_led(net: Networked) -> bool:
+    """Whether a program of ours looks at connections to ::1."""
+    root = detect().unified
+    if root is None:
+        return False
+    program = bpf.attached(root, f"sk_lo6_{net.tag}")
+    if program < 0:
+        return False
+    os.close(program)
+    return True
+
+
+def fetched(where: str, port: int) -> int:
+    """The exit code of curl."""
+    command = ["curl", "-s", "-o", "/dev/null", f"http://{where}:{port}/"]
+    return subprocess.run(command, check=False, timeout=60).returncode
+
+
 def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     """And a second project that wants the same one is told who has it."""
     port = free_port()
     text = (
         "name: {name}\nservices:\n  web:\n    command: python3 -m http.server 80\n    stop_signal: SIGKILL\n"
-        f"    ports: ['{port}:80']\n    healthcheck: {{{{test: 'grep -q :0050 /proc/net/tcp', interval: 100ms}}}}\n"
+        f"    ports: ['{port}:80']\n"
+        "    healthcheck: {{test: 'grep -q :0050 /proc/net/tcp', interval: 100ms}}\n"
     )
     supervisor = net.supervisor
     supervisor.compose(text.format(name="one"))
     supervisor.ok("up", "-d", "--wait")
-    # By ::1 it is refused (docs/networking.md), and a client goes on with 127.0.0.1.
-    subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://localhost:{port}/"], check=True, timeout=60)
+    for where in ("127.0.0.1", "[::1]"):
+        assert fetched(where, port) == 0
+    assert is_led(net)
+    supervisor.kill()
+    assert fetched("[::1]", port) == 0, "without a daemon, too"
+    supervisor.start()
+    assert fetched("[::1]", port) == 0, "and with its next one"
+    inside = ("curl", "-s", f"http://[::1]:{port}/")
+    assert supervisor.run("exec", "web", *inside).returncode == 7, "a service has a ::1 of its own"
     assert supervisor.ok("port", "web", "80").split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
     supervisor.compose(text.format(name="two"))
     result = supervisor.run("up", "-d", "--wait")
@@ -144,6 +181,8 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     assert "one-web-1" in result.stdout + result.stderr, "who has it is named"
     supervisor.ok("-p", "two", "down")
     supervisor.ok("-p", "one", "down")
+    assert fetched("[::1]", port) == 7
+    assert not is_led(net), "the program is gone with the last port"
     assert net.links() == []
     assert net.table() == ""
     assert net.namespaces() == []

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,16 @@ from supervisor.core.addresses import (
     unique_local_pool,
 )
 from supervisor.core.attaching import bridge_name, plan_interfaces, plan_network, veth_name
-from supervisor.core.endpoints import Binding, Endpoint, NetworkRecord, Place, Subnet
+from supervisor.core.endpoints import (
+    IFNAME,
+    SYSCTLS,
+    Binding,
+    Endpoint,
+    Interface,
+    NetworkRecord,
+    Place,
+    Subnet,
+)
 from supervisor.core.netrules import delete_script, script
 from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 from supervisor.core.portplan import PortError, plan_bindings, same_place
@@ -147,6 +157,27 @@ def test_interfaces_are_ordered_and_routed() -> None:
     with pytest.raises(AddressError, match="not found"):
         plan_interfaces("0123abcd", "k", (Attachment("x"),), records, (), names=())
     assert mac_of("10.1.0.2/24") == "02:42:0a:01:00:02"
+
+
+def test_options_of_a_place_in_a_network() -> None:
+    """Docker's two, further addresses, and a word about any other."""
+    records = {"a": made("a")}
+
+    def place(**options: Any) -> Interface:
+        (planned,) = plan_interfaces("0123abcd", "i", (Attachment("a", **options),), records, (), names=())
+        return planned
+
+    sysctls = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2"
+    one = place(driver_opts=((IFNAME, "lan"), (SYSCTLS, sysctls)), link_local_ips=("169.254.1.1", "fe80::7"))
+    assert (one.name, one.extra) == ("lan", ("169.254.1.1/16", "fe80::7/64"))
+    assert one.sysctls == (("ipv4/conf/lan/log_martians", "1"), ("ipv6/conf/lan/accept_ra", "2"))
+    for options in (
+        (("mtu", "9000"),),
+        ((SYSCTLS, "kernel.panic=1"),),
+        ((SYSCTLS, "net.ipv4.conf.eth0.x=1"),),
+    ):
+        with pytest.raises(AddressError, match="cannot use"):
+            place(driver_opts=options)
 
 
 def test_ports_take_the_first_that_is_free() -> None:
