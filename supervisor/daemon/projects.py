@@ -116,9 +116,9 @@ class Projects:
                 made = make_instances(
                     project, plan, self._engine.entries.values(), renew_volumes=options.renew_volumes
                 )
+                carrying = Carrying(self._parts, project.name, plan, made, options)
                 await asyncio.to_thread(self._grants.keep, project, contents)
                 await self._networks.bring_up(project.name, project.networks)
-                carrying = Carrying(self._parts, project.name, plan, made, options)
                 async for done in carrying.carry_out():
                     yield done
                 for op in plan.operations:
