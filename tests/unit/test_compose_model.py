@@ -413,8 +413,7 @@ def test_config_prints_parts_and_the_merged_files(tmp_path: Path, monkeypatch: p
             Update("start-first", 0, 1.5),
         ),
         (
-            "deploy: {update_config: {failure_action: continue, parallelism: 2}},"
-            " x-shipkeeper: {update: start-first}",
+            "deploy: {update_config: {failure_action: continue, parallelism: 2, order: start-first}}",
             Update("start-first", 2, on_failure="continue"),
         ),
         ("deploy: {rollback_config: {order: start-first}}", Update()),
