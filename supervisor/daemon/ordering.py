@@ -63,6 +63,14 @@ async def let_start(
     entry: its instance, or the one that it will take the place of. Raises HeldBackError when one of them
     will not. One that is not required only leaves a warning in `turns`.
     """
+    told = ""
+
+    def tell(why: str) -> None:
+        nonlocal told
+        if why != told:  # several instances are waited for in the same words
+            told = why
+            _wait_for(engine, entry, f"waits for {why}", say)
+
     for dependency in spec.depends_on:
         for turn in turns.begun.get(dependency.service, ()):
             if not turn.is_set():
@@ -70,7 +78,7 @@ async def let_start(
                 await turn.wait()
                 _still_wanted(engine, entry, turns)
         for found in list(turns.entries(dependency.service)):
-            failure = await _one(engine, entry, dependency, found, turns, say)
+            failure = await _one(engine, entry, dependency, found, turns, tell)
             if not failure:
                 continue
             why = f"depends on {dependency.service}, which {failure}"
@@ -86,10 +94,9 @@ async def _one(
     dependency: Dependency,
     found: Entry,
     turns: Turns,
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> str:
     """Wait for one instance; empty, or why it will not do."""
-    told = ""
     while engine.entries.get(found.instance.id) is found:
         result = standing(dependency, observed(found))
         if turns.patient:
@@ -99,9 +106,8 @@ async def _one(
                 return ""
             case Failed(why=why):
                 return why
-            case Pending(why=why) if why != told:
-                told = why
-                _wait_for(engine, entry, f"waits for {why}", say)
+            case Pending(why=why):
+                tell(why)
         await found.changed.wait()
         _still_wanted(engine, entry, turns)
     return "was removed"
