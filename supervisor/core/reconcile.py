@@ -107,6 +107,7 @@ def reconcile(
     by_service: dict[str, list[Observed]] = {}
     for instance in observed:
         by_service.setdefault(instance.service, []).append(instance)
+    specs = {spec.name: spec for spec in project.services}
     needs = {
         spec.name: [*(d.service for d in spec.depends_on), *filter(None, [network_of(spec)])]
         for spec in project.services
@@ -116,7 +117,7 @@ def reconcile(
     anew: set[str] = set()
     for wave in waves(needs):
         for service in wave:
-            spec = project.service(service)
+            spec = specs[service]
             there = by_service.pop(service, [])
             surplus, staying = _divided(spec, hashes[service], there, options.of(service))
             going += surplus

@@ -30,7 +30,6 @@ from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.inputs import Inputs
 from supervisor.daemon.inside import Inside
-from supervisor.daemon.making import is_stand_in
 from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
@@ -185,21 +184,40 @@ class Daemon:
         self.pre_start.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
-        if starting or unfinished or any(is_stand_in(e.stored) for e in self.engine.entries.values()):
-            self._starting = self._background(self._go_on(starting, unfinished))
+        cut_short = self.projects.cut_short()
+        if starting or unfinished or cut_short:
+            self._starting = self._background(self._go_on(starting, cut_short, unfinished))
 
-    async def _go_on(self, starting: list[str], unfinished: dict[str, UpAsked | DownAsked]) -> None:
+    async def _go_on(
+        self, starting: list[str], cut_short: set[str], unfinished: dict[str, UpAsked | DownAsked]
+    ) -> None:
         """With what the daemon before this one was in the middle of, and what is to be up."""
+        entries = self.engine.entries
+        updated = {entries[name].stored.project for name in cut_short}
+        others = [name for name in starting if name not in cut_short]
+        await asyncio.gather(
+            self._start_again(others, unfinished),
+            self._finish_updates([name for name in starting if name in cut_short], unfinished, updated),
+            *(self.projects.go_on(name, what) for name, what in unfinished.items() if name not in updated),
+        )
+
+    async def _start_again(self, names: list[str], unfinished: dict[str, UpAsked | DownAsked]) -> None:
+        """By the policies. What was asked of a project says more than those of its services."""
+        there = [self.engine.entries[name] for name in names if name in self.engine.entries]
+        entries = [e for e in there if not e.stored.spec.hook_of and e.stored.project not in unfinished]
+        await self.projects.start(entries, self._anew.value, boot=True)
+
+    async def _finish_updates(
+        self, starting: list[str], unfinished: dict[str, UpAsked | DownAsked], updated: set[str]
+    ) -> None:
+        """Replacements that were cut short; then what they leave is started, or what was asked goes on."""
         try:
             await self.projects.finish_updates()
         except (PrepareError, VolumeError) as error:
             self._report(str(error))
-        there = [self.engine.entries[name] for name in starting if name in self.engine.entries]
-        # What was asked of a project says more than the policies of its services.
-        entries = [e for e in there if not e.stored.spec.hook_of and e.stored.project not in unfinished]
         await asyncio.gather(
-            self.projects.start(entries, self._anew.value, boot=True),
-            *(self.projects.go_on(project, what) for project, what in unfinished.items()),
+            self._start_again(starting, unfinished),
+            *(self.projects.go_on(name, what) for name, what in unfinished.items() if name in updated),
         )
 
     def _finish_removals(self, there: frozenset[str]) -> None:

@@ -37,7 +37,7 @@ class Parts:
 
 
 class Carrying:
-    """One plan of one project. `carry_out` once.
+    """One plan of one project, of this moment; `carry_out` once, soon.
 
     made: the instances of the operations that make some. asked: starts that an earlier one was asked for and
     that waited: their reasons, by instance id.
@@ -60,7 +60,8 @@ class Carrying:
         self._options = options
         self._asked = asked
         self._news: asyncio.Queue[News] = asyncio.Queue()
-        self._entries: dict[Operation, Entry] = {}
+        self._entries = {op: self._engine.entries[op.id] for op in plan.operations if op.id}
+        self._by_service: dict[str, list[Operation]] = {}
         self._rolls: dict[str, Roll] = {}
 
     async def carry_out(self) -> AsyncIterator[News]:
@@ -69,7 +70,7 @@ class Carrying:
         Raises PrepareError, VolumeError.
         """
         going = {op.id: op for op in self._plan.operations if op.verb == "remove"}
-        entries = [self._engine.entries[id_] for id_ in going]
+        entries = [self._entries[op] for op in going.values()]
         parts, options = self._parts, self._options
         if entries:
             # First: what comes may need their ports and names.
@@ -82,17 +83,14 @@ class Carrying:
         for op in operations:
             if op.verb == "create":
                 self._entries[op] = self._engine.add(self._made[op])
-            else:
-                self._entries[op] = self._engine.entries[op.id]
+            self._by_service.setdefault(op.service, []).append(op)
         begun = {op: asyncio.Event() for op in operations}
-        by_service: dict[str, list[asyncio.Event]] = {}
-        for op in operations:
-            by_service.setdefault(op.service, []).append(begun[op])
+        by_service = {name: [begun[op] for op in ops] for name, ops in self._by_service.items()}
         turns = Turns(by_service, self._of, patient=options.start == "new")
-        renewed = {op.service for op in operations if op.verb == "recreate"}
-        for service in renewed:
-            replaced = [op for op in operations if (op.verb, op.service) == ("recreate", service)]
-            self._rolls[service] = Roll(self._made[replaced[0]].spec.update, len(replaced), turns)
+        for service, ops in self._by_service.items():
+            if replaced := [op for op in ops if op.verb == "recreate"]:
+                self._rolls[service] = Roll(self._made[replaced[0]].spec.update, len(replaced), turns)
+        renewed = set(self._rolls)
         whole = parts.under_way.begin(
             self._project, turns, [self._one(op, turns, begun[op], renewed) for op in operations]
         )
@@ -100,7 +98,7 @@ class Carrying:
             yield each
 
     def _of(self, service: str) -> list[Entry]:
-        return [entry for op, entry in self._entries.items() if op.service == service]
+        return [self._entries[op] for op in self._by_service.get(service, ())]
 
     async def _one(self, op: Operation, turns: Turns, begun: asyncio.Event, renewed: set[str]) -> None:
         try:
@@ -173,7 +171,8 @@ class Carrying:
             [before], manual=False, grace_s=self._options.grace_s, why="recreated"
         )
         # At once, so that the database has the one or the other, and with it the volumes.
-        self._engine.forget(before)
+        if self._engine.entries.get(before.instance.id) is before:
+            self._engine.forget(before)
         self._entries[op] = entry = self._engine.add(made)
         await self._parts.removing.remove_rest(before, volumes=self._options.renew_volumes)
         return entry

@@ -419,7 +419,7 @@ class Networks:
         held = {
             f"service {endpoint.container}": endpoint.bindings
             for endpoint in self.endpoints.values()
-            if endpoint.instance in self.open and endpoint.instance != heir_of and endpoint.bindings
+            if endpoint.instance in self.open - {stored.instance.id, heir_of} and endpoint.bindings
         }
         taken: list[Binding] = []
 
@@ -522,14 +522,15 @@ class Networks:
     def _hand_over(self, old: str, stored: Stored) -> None:
         heir = stored.instance.id
         before, after = self.endpoints.get(old), self.endpoints[heir]
-        had = before.bindings if before is not None and old in self.open else ()
+        # Where a daemon died in the middle, the new one may have them already.
+        had = (before.bindings if before is not None and old in self.open else ()) or after.bindings
         bindings = self._bind(stored, had, old)
         interfaces = self._plan(stored, after)
+        self.endpoints[heir] = replace(after, container=stored.name, interfaces=interfaces, bindings=bindings)
+        self._files.save_endpoint(self.endpoints[heir])
         if before is not None:
             self.endpoints[old] = replace(before, bindings=())
             self._files.save_endpoint(self.endpoints[old])
-        self.endpoints[heir] = replace(after, container=stored.name, interfaces=interfaces, bindings=bindings)
-        self._files.save_endpoint(self.endpoints[heir])
         for binding in set(had) - set(bindings):
             self._ports.give_back(binding)
         self._heirs.pop(heir, None)
@@ -581,14 +582,14 @@ class Networks:
         self._files.save_endpoint(endpoint)
         self.endpoints[endpoint.instance] = endpoint
         try:
-            self._part(before, endpoint)
+            self._leave_others(before, endpoint)
             self.wiring.join(endpoint, self.records)
             self._rule(force=True)
         except BaseException:
             # Whoever asked takes its definition back.
             self._files.save_endpoint(before)
             self.endpoints[endpoint.instance] = before
-            self._tried(self._part, endpoint, before)
+            self._tried(self._leave_others, endpoint, before)
             self._tried(self.wiring.join, before, self.records)
             raise
         names = " ".join(
@@ -602,7 +603,7 @@ class Networks:
             names,
         )
 
-    def _part(self, before: Endpoint, after: Endpoint) -> None:
+    def _leave_others(self, before: Endpoint, after: Endpoint) -> None:
         left = {each.link for each in after.interfaces}
         self.wiring.part(each.link for each in before.interfaces if each.link not in left)
 

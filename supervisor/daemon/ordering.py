@@ -79,6 +79,14 @@ async def let_start(
 async def _wait(
     engine: Engine, entry: Entry, spec: ServiceSpec, turns: Turns, say: Callable[[str], None]
 ) -> None:
+    told = ""
+
+    def tell(why: str) -> None:
+        nonlocal told
+        if why != told:  # several instances are waited for in the same words
+            told = why
+            _wait_for(engine, entry, f"waits for {why}", say)
+
     for dependency in spec.depends_on:
         for turn in turns.begun.get(dependency.service, ()):
             if not turn.is_set():
@@ -86,7 +94,7 @@ async def _wait(
                 await turn.wait()
                 still_wanted(engine, entry, turns)
         for found in list(turns.entries(dependency.service)):
-            failure = await _one(engine, entry, dependency, found, turns, say)
+            failure = await _one(engine, entry, dependency, found, turns, tell)
             if not failure:
                 continue
             why = f"depends on {dependency.service}, which {failure}"
@@ -102,10 +110,9 @@ async def _one(
     dependency: Dependency,
     found: Entry,
     turns: Turns,
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> str:
     """Wait for one instance; empty, or why it will not do."""
-    told = ""
     while engine.entries.get(found.instance.id) is found:
         result = standing(dependency, observed(found))
         if turns.patient:
@@ -115,9 +122,8 @@ async def _one(
                 return ""
             case Failed(why=why):
                 return why
-            case Pending(why=why) if why != told:
-                told = why
-                _wait_for(engine, entry, f"waits for {why}", say)
+            case Pending(why=why):
+                tell(why)
         await found.changed.wait()
         still_wanted(engine, entry, turns)
     return "was removed"

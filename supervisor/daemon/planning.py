@@ -53,6 +53,7 @@ def make_instances(
 
     One that takes the place of another has its anonymous volumes, unless `renew_volumes`. Raises PlanError.
     """
+    specs = {spec.name: spec for spec in project.services}
     there = {entry.instance.id: entry for entry in everybody}
     going = {op.id for op in plan.operations if op.verb == "remove"}
     names = {
@@ -66,7 +67,7 @@ def make_instances(
             raise PlanError(
                 f"cannot create {op.name}: the name is taken; remove that one, or set container_name"
             )
-        spec = project.service(op.service)
+        spec = specs[op.service]
         before = there.get(op.id)
         kept = None if before is None or renew_volumes else before.stored.spec
         name = stand_in_name(op.id, op.name) if op.start_first else op.name

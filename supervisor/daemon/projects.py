@@ -168,6 +168,8 @@ class Projects:
                 made = make_instances(
                     project, plan, self._engine.entries.values(), renew_volumes=options.renew_volumes
                 )
+                still = {id_: asked[id_].why for id_ in self._standing(asked)}
+                carrying = Carrying(self._parts, project.name, plan, made, options, still)
                 await asyncio.to_thread(self._grants.keep, project, contents)
                 if options.start != "new":
                     changing = any(op.verb not in ("keep", "orphan") for op in plan.operations)
@@ -176,8 +178,6 @@ class Projects:
                 await self._networks.bring_up(project.name, project.networks)
                 await self._remember(project)
                 self._take_place(project)
-                still = {id_: asked[id_].why for id_ in self._standing(asked)}
-                carrying = Carrying(self._parts, project.name, plan, made, options, still)
                 async for done in carrying.carry_out():
                     yield done
                 for op in plan.operations:
@@ -339,9 +339,19 @@ class Projects:
         """Wait until it is certain whether an instance is up, see `outcomes.settled`."""
         return await settled(self._engine, entry)
 
+    def cut_short(self) -> set[str]:
+        """Ids of the instances, old and new, of replacements that an earlier daemon was in the middle of."""
+        return self._replacing.cut_short(self._engine.entries.values())
+
     async def finish_updates(self) -> None:
-        """Replacements that an earlier daemon was in the middle of. Raises PrepareError, VolumeError."""
-        await self._replacing.finish(self._engine.entries.values(), self._engine.report)
+        """Finish those, or undo them. Raises PrepareError, VolumeError."""
+
+        async def one(project: str) -> None:
+            async with self._locks.setdefault(project, asyncio.Lock()):
+                await self._replacing.finish(self.entries(project), self._engine.report)
+
+        projects = {self._engine.entries[name].stored.project for name in self.cut_short()}
+        await asyncio.gather(*(one(project) for project in projects))
 
 
 def _is_another(directory: str, own: str) -> bool:

@@ -44,8 +44,10 @@ class Removing:
     async def remove(self, entry: Entry, *, volumes: bool = False) -> None:
         """Forget an instance that is down, with its files, and with `volumes` its anonymous volumes.
 
-        Raises PrepareError, VolumeError.
+        One that somebody else has removed meanwhile is no mistake. Raises PrepareError, VolumeError.
         """
+        if self._engine.entries.get(entry.instance.id) is not entry:
+            return
         self._engine.forget(entry)
         await self.remove_rest(entry, volumes=volumes)
         if entry.stored.spec.grants:

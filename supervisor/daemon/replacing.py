@@ -7,6 +7,7 @@ died in the middle, `finish` of the next one leaves one of the two.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
@@ -119,32 +120,49 @@ class Replacing:
         there = self._engine.entries.get(old.instance.id) is old
         if there:
             self._engine.forget(old)
-        self._engine.rename(new, name)
+        if self._engine.entries.get(new.instance.id) is new:
+            self._engine.rename(new, name)
         if there:
             await self._removing.remove_rest(old, volumes=renew_volumes)
 
-    async def finish(self, entries: Iterable[Entry], report: Callable[[str], None]) -> None:
-        """What an earlier daemon was in the middle of. Raises PrepareError, VolumeError."""
+    def cut_short(self, entries: Iterable[Entry]) -> set[str]:
+        """Ids of the instances that `finish` is about."""
         everybody = list(entries)
-        for new in [entry for entry in everybody if is_stand_in(entry.stored)]:
-            place = _place(new.stored)
-            old = next(
-                (e for e in everybody if _place(e.stored) == place and not is_stand_in(e.stored)), None
+        places = {_place(entry.stored) for entry in everybody if is_stand_in(entry.stored)}
+        return {entry.instance.id for entry in everybody if _place(entry.stored) in places}
+
+    async def finish(self, entries: Iterable[Entry], report: Callable[[str], None]) -> None:
+        """What an earlier daemon was in the middle of, all at once. Raises PrepareError, VolumeError."""
+        everybody = list(entries)
+        olds = {_place(e.stored): e for e in everybody if e.stored.name == own_name(e.stored)}
+        await asyncio.gather(
+            *(
+                self._finish(new, olds.get(_place(new.stored)), report)
+                for new in everybody
+                if is_stand_in(new.stored)
             )
-            name = own_name(new.stored)
-            if old is None:
-                self._engine.rename(new, name)
-            elif is_down(old.instance) and not is_down(new.instance):
-                report(f"{name}: an update was cut short; the new instance takes the place of the old one")
-                try:
-                    await self._networks.hand_over(old.instance.id, replace(new.stored, name=name))
-                except PlanError as error:
-                    report(f"{name}: {error}")
-                await self._switch(old, new, name, renew_volumes=False)
-            else:
-                report(f"{name}: an update was cut short; the old instance stays")
-                await self._stopping.stop([new], manual=False, why="an update was cut short")
-                await self._removing.remove(new, volumes=True)
+        )
+
+    async def _finish(self, new: Entry, old: Entry | None, report: Callable[[str], None]) -> None:
+        name = own_name(new.stored)
+        if old is None:
+            self._engine.rename(new, name)
+        elif not is_down(new.instance) and (is_down(old.instance) or self._has_ports(new)):
+            report(f"{name}: an update was cut short; the new instance takes the place of the old one")
+            try:
+                await self._networks.hand_over(old.instance.id, replace(new.stored, name=name))
+            except PlanError as error:
+                report(f"{name}: {error}")
+            await self._stopping.stop([old], manual=False, why="its successor is up")
+            await self._switch(old, new, name, renew_volumes=False)
+        else:
+            report(f"{name}: an update was cut short; the old instance stays")
+            await self._stopping.stop([new], manual=False, why="an update was cut short")
+            await self._removing.remove(new, volumes=True)
+
+    def _has_ports(self, new: Entry) -> bool:
+        """Whether the old one has handed them over: from then on there is no way back."""
+        return bool(self._networks.bindings(new.instance.id))
 
 
 def _place(stored: Stored) -> tuple[str, str, int]:

@@ -38,7 +38,8 @@ SERVER = textwrap.dedent(
             self.wfile.write(version.encode())
         def log_message(self, *_): pass
     server = http.server.ThreadingHTTPServer(("", 80), Says)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    end = lambda *_: threading.Thread(target=server.shutdown).start()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if version == "stays" else end)
     server.serve_forever()
     """
 )
@@ -233,6 +234,32 @@ def test_a_daemon_that_dies_in_the_middle_leaves_one_instance(net: Networked) ->
     serving(supervisor, "two", str(port))
     supervisor.ok("up", "-d", "--wait")
     assert says(port) == "two"
+
+
+def test_a_daemon_that_dies_after_the_hand_over_goes_on_with_it(net: Networked) -> None:
+    """The new one has the port, and the old one has not ended yet: there is no way back."""
+    supervisor, port = net.supervisor, free_port()
+    serving(supervisor, "stays", str(port), FIRST, "stop_grace_period: 1h")
+    supervisor.ok("up", "-d", "--wait")
+    (old,) = rows(supervisor)
+    serving(supervisor, "two", str(port), FIRST, "stop_grace_period: 1h")
+    with going_up(supervisor) as up:
+        until(lambda: {row["State"] for row in rows(supervisor)} == {"running", "stopping"}, "it is stopped")
+        assert says(port) == "two"
+        supervisor.kill()
+        up.communicate(timeout=PATIENCE_S)
+    assert says(port) == "two"
+    supervisor.start()
+    assert says(port) == "two"
+    assert len(rows(supervisor)) == 2
+    supervisor.ok("kill", old["ID"])
+    until(lambda: len(rows(supervisor)) == 1, "one is left")
+    (row,) = rows(supervisor)
+    assert row["Name"] == "p-web-1"
+    assert row["ID"] != old["ID"]
+    assert says(port) == "two"
+    assert addresses(supervisor) == {net.address("p-web-1", "p_default")}
+    assert "p-web-1: unchanged" in supervisor.ok("up", "-d")
 
 
 def test_several_are_replaced_one_after_the_other(net: Networked) -> None:

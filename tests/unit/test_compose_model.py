@@ -13,7 +13,7 @@ from supervisor.cli.main import cli
 from supervisor.compose import ComposeErrors, Loaded, load_project, merged_document
 from supervisor.core.grants import FileGrant, FileSource
 from supervisor.core.healthcheck import Healthcheck, Hook, Hooks, Probe, Ready
-from supervisor.core.model import Dependency, DeviceLimit, Limits, Mount, ServiceSpec, Volume
+from supervisor.core.model import Dependency, DeviceLimit, Limits, Mount, ServiceSpec, Update, Volume
 from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 
 ENV = {"HOME": "/home/me", "TOKEN": "t"}
@@ -435,3 +435,26 @@ def test_config_prints_parts_and_the_merged_files(tmp_path: Path, monkeypatch: p
     assert load_project(["out.yaml"], project_name=None, project_dir=None, env=ENV).project.name == "p"
     refused = CliRunner().invoke(cli, ["config", "--resolve-image-digests"])
     assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "update"),
+    [
+        ("", Update()),
+        ("x-shipkeeper: {update: start-first}", Update("start-first", 1)),
+        ("x-shipkeeper: {update: stop-first}", Update("stop-first", 1)),
+        ("deploy: {update_config: {}}", Update(parallelism=1)),
+        (
+            "deploy: {update_config: {order: start-first, parallelism: 0, delay: 1500ms}}",
+            Update("start-first", 0, 1.5),
+        ),
+        (
+            "deploy: {update_config: {failure_action: continue, parallelism: 2, order: start-first}}",
+            Update("start-first", 2, on_failure="continue"),
+        ),
+        ("deploy: {rollback_config: {order: start-first}}", Update()),
+    ],
+)
+def test_how_instances_are_replaced(tmp_path: Path, keys: str, update: Update) -> None:
+    """The extension's order over that of `deploy`, whose parallelism is 1 where there is any of both."""
+    assert service(tmp_path, keys or "command: x").update == update

@@ -15,6 +15,7 @@ from supervisor.core.model import Dependency, Project, ServiceSpec, Update
 from supervisor.core.network import Attachment, Port
 from supervisor.core.reconcile import Observed, Options, Plan, container_name, reconcile
 from supervisor.core.replicas import ReplicaError, check_replicas
+from supervisor.daemon.making import config_hash, is_stand_in, new_instance
 
 LEFT = "no such service in the files any more"
 
@@ -369,3 +370,26 @@ def test_an_address_cannot_be_had_by_two_at_once_during_an_update() -> None:
     service = ServiceSpec("web", network_mode="bridge", networks=(place,), update=Update("start-first"))
     with pytest.raises(ReplicaError, match="cannot update web start-first: the new instance would have"):
         check_replicas(service)
+
+
+def test_how_many_and_how_they_are_replaced_is_no_part_of_what_each_is() -> None:
+    """A change of these recreates nothing."""
+    web = spec("web")
+    assert config_hash(replace(web, replicas=5, update=Update("start-first", 1))) == config_hash(web)
+    assert config_hash(replace(web, hostname="x")) != config_hash(web)
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "expected"),
+    [
+        ("shop-web-2", None, False),
+        ("0123456789ab_shop-web-2", None, True),
+        ("0123456789ab_front", "front", True),
+        ("0123456789ab_shop-web-3", None, False),
+        ("shop-web-run-0123456789ab", None, False),
+    ],
+)
+def test_a_stand_in_is_known_by_its_name(name: str, container: str | None, expected: bool) -> None:
+    made = new_instance(project(), spec("web", container=container), name, number=2)
+    assert is_stand_in(made) is expected
+    assert is_stand_in(replace(made, project="")) is False
