@@ -64,7 +64,7 @@ class _Handlers:
 
     # --- reading --------------------------------------------------------------------------------
     async def index(self, request: web.Request) -> web.Response:
-        """?all, ?project; ?usage adds what each uses."""
+        """?all, ?project; ?usage adds what each uses. Hooks are listed as long as they run."""
         # As Docker has it, a filter by status looks among all.
         everything = flag(request, "all") or (
             is_dockers(request) and "status" in request.query.get("filters", "")
@@ -73,7 +73,8 @@ class _Handlers:
         entries = [
             entry
             for entry in self._engine.entries.values()
-            if (everything or not is_down(entry.instance)) and project in (None, entry.stored.project)
+            if ((everything and not entry.stored.spec.hook_of) or not is_down(entry.instance))
+            and project in (None, entry.stored.project)
         ]
         entries.sort(key=lambda entry: entry.stored.name)
         if is_dockers(request):

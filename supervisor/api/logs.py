@@ -22,6 +22,7 @@ from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Published
 from supervisor.daemon.outcomes import is_down
+from supervisor.daemon.prestart import hooks_of
 from supervisor.runtime import logs
 from supervisor.runtime.logfollow import Follower
 from supervisor.runtime.logmarks import RunMarker, interleave, merge, within
@@ -98,6 +99,7 @@ class _Handlers:
     async def _answer(
         self, request: web.Request, entries: list[Entry], project: str | None
     ) -> web.StreamResponse:
+        entries = [each for entry in entries for each in (*hooks_of(self._daemon.engine, entry), entry)]
         last = _tail(request)
         since, until = nanoseconds(request, "since"), nanoseconds(request, "until")
         response = await stream(request)
@@ -151,9 +153,13 @@ async def followed(
     known = {entry.instance.id for entry in entries}
 
     def on_event(event: Published) -> None:
-        if event.action == "create" and project is not None and event.project == project:
+        made = daemon.engine.entries.get(event.instance) if event.action == "create" else None
+        wanted = made is not None and (
+            made.stored.spec.hook_of in known or (project is not None and event.project == project)
+        )
+        if made is not None and wanted:
             known.add(event.instance)
-            entry = daemon.engine.entries[event.instance]
+            entry = made
             with contextlib.suppress(OSError):
                 follower.add(event.name, _made(daemon, entry), tail=None)
         elif event.action == "destroy":

@@ -80,4 +80,6 @@ def _of_process(process: Process, work: Callable[[View], T]) -> T:
 def _of_plan(daemon: Daemon, entry: Entry, work: Callable[[View], T], writable: bool) -> T:
     with daemon.plans.looked_at(entry.stored) as steps:
         wanted = steps if writable else read_only(steps)
-        return root_of_plan(wanted, daemon.paths.root_mountpoint, lambda root: work(View(root)))
+        return root_of_plan(
+            wanted, daemon.paths.root_mountpoint, lambda root: work(View(root)), writable=writable
+        )

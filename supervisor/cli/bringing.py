@@ -17,6 +17,7 @@ import click
 from supervisor.cli import output
 from supervisor.cli.client import Client
 from supervisor.cli.context import FAILED, NOT_MET, TIMED_OUT, USAGE, Context, fail
+from supervisor.core.images import used_images
 from supervisor.core.model import Project
 from supervisor.core.problems import nearest
 from supervisor.core.reconcile import DEFAULTS, Options
@@ -76,7 +77,13 @@ class Ready:
 
 def make_ready(context: Context, asked: Asked) -> Ready | None:
     """Load the project and get its images. None: the images that are missing were told, for a dry run."""
-    loaded = context.load(asked.services, dependencies=asked.dependencies)
+    from supervisor.cli.grants import collect, missing
+
+    loaded = context.load(
+        asked.services,
+        dependencies=asked.dependencies,
+        said_later=lambda loaded: missing(loaded.project, loaded.variables),
+    )
     loaded = replace(loaded, project=scaled(loaded, asked.scale))
     if asked.build and any(source.build is not None for source in loaded.sources.values()):
         from supervisor.cli.buildservices import build_first
@@ -85,14 +92,12 @@ def make_ready(context: Context, asked: Asked) -> Ready | None:
             context, loaded, everything=asked.rebuild, only_tell=asked.only_tell, form=asked.form
         ):
             return None
-    if any(spec.rootfs.kind == "image" for spec in loaded.project.services):
+    if any(used_images(spec) for spec in loaded.project.services):
         from supervisor.cli.pulling import pull_first
 
         form = "quiet" if asked.quiet_pull and asked.form == "text" else asked.form
         if not pull_first(context, loaded, policy=asked.pull, only_tell=asked.only_tell, form=form):
             return None
-    from supervisor.cli.grants import collect
-
     project, contents = collect(loaded.project, loaded.variables)
     members = {service.name for service in project.services}
     others = tuple(spec.name for spec in loaded.all_services if spec.name not in members)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,9 +56,14 @@ class Context:
         *,
         keep_paths: bool = False,
         read_env_files: bool = True,
+        said_later: Callable[[Loaded], Collection[str]] = lambda _: (),
         dependencies: bool = True,
     ) -> Loaded:
-        """The project of the files, warnings told. Arguments as for `load_project`. Raises ComposeErrors."""
+        """The project of the files, warnings told. Raises ComposeErrors.
+
+        said_later: the places of which the command itself is going to say what is wrong. Others: as for
+        `load_project`.
+        """
         from supervisor import compose
 
         loaded = compose.load_project(
@@ -73,8 +78,10 @@ class Context:
             read_env_files=read_env_files,
             dependencies=dependencies,
         )
+        later = said_later(loaded) if loaded.warnings else ()
         for warning in loaded.warnings:
-            output.print_error(f"warning: {warning}")
+            if warning.path not in later:
+                output.print_error(f"warning: {warning}")
         return loaded
 
     def merged(self, *, interpolate: bool, normalize: bool, keep_paths: bool) -> dict[str, Any]:

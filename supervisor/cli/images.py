@@ -23,7 +23,9 @@ from supervisor.cli import output
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, UNKNOWN, USAGE, Context, fail
 from supervisor.cli.errors import UnreachableError
 from supervisor.cli.tables import duration, size
+from supervisor.core.images import held_further
 from supervisor.core.labels import has_label
+from supervisor.core.model import ServiceSpec
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
@@ -57,17 +59,26 @@ def opened(context: Context) -> Iterator[ImageStore]:
 
 
 def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
-    """Names of all instances, running or not, with what their root stands on."""
+    """Names of all instances, running or not, with each image, or other root, that they stand on or mount."""
     try:
         views = context.client.call("GET", "/containers/json", {"all": 1})
-        return [(view["Name"], view["Rootfs"]) for view in views]
+        return [
+            (view["Name"], each)
+            for view in views
+            for each in (view["Rootfs"], *view.get("FurtherImages", ()))
+        ]
     except UnreachableError:
         path = context.settings.paths.database
         if not Path(path).exists():
             return []
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute("SELECT name, spec FROM instance")
-            return [(name, msgspec.json.decode(spec)["rootfs"]) for name, spec in rows]
+            stored = [(name, msgspec.json.decode(spec, type=ServiceSpec)) for name, spec in rows]
+            return [
+                (name, msgspec.to_builtins(each))
+                for name, spec in stored
+                for each in (spec.rootfs, *held_further(spec))
+            ]
 
 
 def _kept_layers(store: ImageStore, roots: list[tuple[str, dict[str, Any]]]) -> frozenset[str]:

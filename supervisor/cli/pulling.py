@@ -12,6 +12,7 @@ from supervisor.cli import output
 from supervisor.cli.building import tools
 from supervisor.cli.context import FAILED, Context, fail
 from supervisor.compose import Loaded
+from supervisor.core.images import further_images
 from supervisor.core.reference import parse_reference
 from supervisor.image.blobs import BlobError
 from supervisor.image.builder.progress import BuildError
@@ -50,6 +51,10 @@ def _wanted(context: Context, loaded: Loaded, policy: str | None) -> dict[str, b
     found: dict[str, bool] = {}
     store = None
     for spec in loaded.project.services:
+        for name in further_images(spec) if policy != "never" else ():
+            store = store or ImageStore(context.settings.paths.images)
+            if not _is_there(store, name):
+                found.setdefault(name, False)
         source = loaded.sources.get(spec.name)
         if source is None or source.build is not None or spec.rootfs.kind != "image":
             continue

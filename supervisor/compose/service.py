@@ -138,6 +138,8 @@ class _Builder(ServiceKeys):
         """`healthcheck`, and what `x-shipkeeper` changes of it."""
         extension = self.extension
         check: Healthcheck | None = self.fields.get("healthcheck")
+        if extension.ready is not None:
+            self.fields["ready"] = extension.ready
         if extension.probe is None and extension.on_unhealthy == "ignore":
             return
         check = check or Healthcheck()

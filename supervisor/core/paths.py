@@ -112,6 +112,15 @@ class Paths:
         """A mount of its own, in which each networked instance has the file of its network namespace."""
         return f"{self.run_dir}/netns"
 
+    @property
+    def notices(self) -> str:
+        """A directory for each instance that says itself when it is ready (owner: launcher)."""
+        return f"{self.run_dir}/notify"
+
+    def notify(self, instance_id: str) -> str:
+        """Where an instance says that it is ready: a directory that its runs have inside."""
+        return f"{self.notices}/{instance_id}"
+
     def netns(self, instance_id: str) -> str:
         """The file that keeps the network namespace of an instance (owner: runtime.wiring)."""
         return f"{self.network_namespaces}/{instance_id}"

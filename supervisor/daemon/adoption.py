@@ -19,7 +19,7 @@ from supervisor.daemon.state import load_identity
 from supervisor.kernel.cgroups import Cgroup, kill_all
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.launcher import protocol
-from supervisor.runtime.plan import run_cgroup
+from supervisor.runtime.plan import notify_path, run_cgroup
 
 End = protocol.Exited | protocol.LaunchFailed
 
@@ -194,6 +194,7 @@ class Adoption:
                 spec.logging.max_files,
                 spec.tty,
                 self._engine.meta(entry),
+                notify_path(spec, instance.id, self._paths),
             )
         )
         self._engine.apply(entry, (instance, keep(instance, boottime_s())))

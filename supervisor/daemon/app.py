@@ -21,7 +21,7 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
-from supervisor.daemon.containers import Containers
+from supervisor.daemon.containers import Containers, beside
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.health import HealthChecks
@@ -35,7 +35,9 @@ from supervisor.daemon.netwatch import NetWatch
 from supervisor.daemon.networks import Networks
 from supervisor.daemon.outcomes import is_down
 from supervisor.daemon.plans import LaunchPlans
+from supervisor.daemon.prestart import PreStart
 from supervisor.daemon.projects import Projects
+from supervisor.daemon.readiness import ReadyWatch
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase, Stored
@@ -91,6 +93,8 @@ class Daemon:
         self.containers: Containers
         self.volumes: Volumes
         self.health: HealthChecks
+        self.readiness: ReadyWatch
+        self.pre_start: PreStart
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -129,8 +133,16 @@ class Daemon:
         images = Images(self.paths)
         self.volumes = Volumes(self.engine, self.paths, plans.held)
         inside = Inside(self.execs)
+        self.readiness = ReadyWatch(self.engine)
         self.health = HealthChecks(self.engine, inside, plans)
-        hooks = Hooks(self.engine, inside, plans, self._report)
+        self.pre_start = PreStart(
+            self.engine,
+            plans,
+            beside,
+            lambda instance: self.paths.instance(instance).log,
+            self._drained,
+        )
+        hooks = Hooks(self.engine, inside, plans, self.pre_start, self._report)
         self.projects = Projects(
             self.engine,
             plans.remove,
@@ -163,11 +175,13 @@ class Daemon:
         self.database.save_boot(Boot(boot_id, offset_s))
         await self._take_over_mounts()
         self.containers.sweep()
+        self.pre_start.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
         cut_short = self.projects.cut_short()
         if starting or cut_short:
-            others = [self.engine.entries[name] for name in starting if name not in cut_short]
+            entries = [self.engine.entries[name] for name in starting if name not in cut_short]
+            others = [entry for entry in entries if not entry.stored.spec.hook_of]
             self._starting = self._background(self._go_on(others, cut_short.intersection(starting)))
 
     async def _go_on(self, starting: list[Entry], cut_short: set[str]) -> None:
@@ -183,6 +197,7 @@ class Daemon:
         except (PrepareError, VolumeError) as error:
             self._report(str(error))
         left = [self.engine.entries[name] for name in starting if name in self.engine.entries]
+        left = [entry for entry in left if not entry.stored.spec.hook_of]
         await self.projects.start(left, why, boot=True)
 
     async def _last_words(self, entry: Entry) -> list[str]:
@@ -253,6 +268,7 @@ class Daemon:
                 await ending.run(self._report)
         self._closing = True
         self.health.close()
+        self.readiness.close()
         await self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
@@ -336,6 +352,8 @@ class Daemon:
             elif isinstance(event, protocol.LogCounted):
                 if self._log_counts and not (asked := self._log_counts.popleft()).done():
                     asked.set_result(event)
+            elif isinstance(event, protocol.Notified):
+                self.readiness.on_launcher(event)
             elif not isinstance(event, protocol.State):
                 self.engine.on_launcher(event)
         elif isinstance(event, protocol.State):
@@ -358,6 +376,7 @@ class Daemon:
         starting = adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
         assert self._launcher is not None
         self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
+        self.readiness.take_over()
         self.health.take_over()
         return starting
 
@@ -369,6 +388,9 @@ class Daemon:
         except OSError as error:
             self._report(f"cannot unmount what nobody uses: {error.strerror}")
         await self.projects.sweep_contents()
+
+    async def _drained(self, entry: Entry) -> None:
+        await self.containers.drained(entry)
 
     def _on_rest(self, entry: Entry) -> None:
         """What it used while it was up goes: its ports are others' now, what was mounted for it is unmounted.
@@ -434,6 +456,7 @@ class Daemon:
             for directory in (self.paths.state_dir, self.paths.run_dir):
                 Path(directory).mkdir(0o711, parents=True, exist_ok=True)
             Path(self.paths.instances).mkdir(0o700, exist_ok=True)
+            Path(self.paths.notices).mkdir(0o700, exist_ok=True)  # who may say something is inside a service
             # No other user of the host may reach what a service wrote: it may be a setuid program.
             Path(self.paths.instances).chmod(0o700)
             Path(self.paths.root_mountpoint).mkdir(0o700, exist_ok=True)

@@ -12,6 +12,7 @@ from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.ordering import HeldBackError, Turns, UnderWay, let_start
 from supervisor.daemon.outcomes import drained, has_begun, is_down, outcome
+from supervisor.daemon.prestart import NotStartedError
 from supervisor.daemon.removing import Removing
 from supervisor.daemon.replacing import Replacing
 from supervisor.daemon.rolling import Roll
@@ -42,7 +43,12 @@ class Carrying:
     """
 
     def __init__(
-        self, parts: Parts, project: str, plan: Plan, made: Mapping[Operation, Stored], options: Options
+        self,
+        parts: Parts,
+        project: str,
+        plan: Plan,
+        made: Mapping[Operation, Stored],
+        options: Options,
     ) -> None:
         self._parts = parts
         self._engine = parts.engine
@@ -50,16 +56,20 @@ class Carrying:
         self._plan = plan
         self._made = made
         self._options = options
+        self._asked: Mapping[str, str] = {}
         self._news: asyncio.Queue[News] = asyncio.Queue()
         self._entries = {op: self._engine.entries[op.id] for op in plan.operations if op.id}
         self._by_service: dict[str, list[Operation]] = {}
         self._rolls: dict[str, Roll] = {}
 
-    async def carry_out(self) -> AsyncIterator[News]:
+    async def carry_out(self, asked: Mapping[str, str]) -> AsyncIterator[News]:
         """Yields each operation with what came of it; who stops listening ends nothing that has begun.
+
+        asked: starts that an earlier one was asked for and that waited: their reasons, by instance id.
 
         Raises PrepareError, VolumeError.
         """
+        self._asked = asked
         going = {op.id: op for op in self._plan.operations if op.verb == "remove"}
         entries = [self._entries[op] for op in going.values()]
         parts, options = self._parts, self._options
@@ -69,7 +79,8 @@ class Carrying:
                 entries, manual=False, grace_s=options.grace_s, why="removed by `up`"
             ):
                 yield going[gone.instance.id], "removed"
-        operations = [op for op in self._plan.operations if op.verb not in ("remove", "orphan")]
+        idle = [op for op in self._plan.operations if op.verb == "orphan" and op.id not in self._asked]
+        operations = [op for op in self._plan.operations if op.verb != "remove" and op not in idle]
         for op in operations:
             if op.verb == "create":
                 self._entries[op] = self._engine.add(self._made[op])
@@ -94,7 +105,8 @@ class Carrying:
         try:
             self._say(op, await self._done(op, turns, begun, renewed))
         except HeldBackError as error:
-            word = "not recreated" if op.verb == "recreate" else "not started"
+            stands = op.verb == "recreate" and not isinstance(error, NotStartedError)
+            word = "not recreated" if stands else "not started"
             self._say(op, f"{word}: {error}")
         finally:
             begun.set()
@@ -105,7 +117,7 @@ class Carrying:
     async def _done(self, op: Operation, turns: Turns, begun: asyncio.Event, renewed: set[str]) -> str:
         """What came of it. Raises HeldBackError."""
         match op.verb:
-            case "keep":
+            case "keep" if op.id not in self._asked:
                 return await self._kept(op, turns, begun, renewed)
             case "recreate":
                 roll = self._rolls[op.service]
@@ -120,7 +132,7 @@ class Carrying:
             case _:
                 entry = self._entries[op]
                 await let_start(self._engine, entry, entry.stored.spec, turns, lambda why: self._say(op, why))
-                return await self._started(entry, turns)
+                return await self._started(entry, turns, self._asked.get(op.id, turns.why))
 
     async def _kept(self, op: Operation, turns: Turns, begun: asyncio.Event, renewed: set[str]) -> str:
         entry = self._entries[op]
@@ -150,7 +162,7 @@ class Carrying:
             )
             return "; ".join([outcome(self._entries[op]), *turns.warnings.get(op.name, [])])
         fresh = await self._replaced(op, entry, made)
-        came = await self._started(fresh, turns)
+        came = await self._started(fresh, turns, turns.why)
         await roll.watch(self._engine, fresh)
         return came
 
@@ -166,8 +178,9 @@ class Carrying:
         await self._parts.removing.remove_rest(before, volumes=self._options.renew_volumes)
         return entry
 
-    async def _started(self, entry: Entry, turns: Turns) -> str:
-        self._engine.post(entry.instance.id, ev.StartRequested())
+    async def _started(self, entry: Entry, turns: Turns, why: str) -> str:
+        await self._parts.hooks.before_start(entry, turns)
+        self._engine.post(entry.instance.id, ev.StartRequested(why))
         await self._engine.until(entry, has_begun)
         failure = await self._parts.hooks.after_start(entry)
         notes = [*([failure] if failure else []), *turns.warnings.get(entry.stored.name, [])]

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -22,11 +23,24 @@ from supervisor.runtime.translate import PlanError
 def config_hash(spec: ServiceSpec) -> str:
     """A digest of the definition of a service, as far as it is about one instance."""
     document = msgspec.to_builtins(spec)
-    for name in ("auto_remove", "stdin_once"):
+    for name in ("auto_remove", "stdin_once", "hook_of"):
         del document[name]  # what was stored before there was such a field is what it was
+    _drop_unset(document, "ready")
+    _drop_unset(document["limits"], "blkio_devices")
+    for mount in document["mounts"]:
+        _drop_unset(mount, "image")
+    for hook in (hook for hooks in document["hooks"].values() for hook in hooks):
+        _drop_unset(hook, "image_id", "layers")
     del document["update"]
     document["replicas"] = 1
     return hashlib.sha256(msgspec.json.encode(document)).hexdigest()
+
+
+def _drop_unset(document: dict[str, Any], *names: str) -> None:
+    """Likewise, of what was stored before there were these fields."""
+    for name in names:
+        if not document[name]:
+            del document[name]
 
 
 def stop_signal(spec: ServiceSpec) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.core import events as ev
 from supervisor.core.depends import Failed, Met, Observed, Pending, at_boot, standing
 from supervisor.core.model import Dependency, ServiceSpec
+from supervisor.core.state import Instance
 from supervisor.daemon.engine import Engine, Entry
-from supervisor.daemon.outcomes import checked, probes_failed
+from supervisor.daemon.outcomes import checked, is_down, probes_failed
 
 
 class HeldBackError(Exception):
@@ -28,15 +29,20 @@ class Turns:
     begun: by service, one for each of its instances, set when the start of that came to something.
     entries: the instances of each service that counts as a dependency; what is not among them orders
     nothing. patient: nobody waits for an answer, so what may still come true is waited for (see
-    `core.depends.at_boot`). warnings: by the name of the instance. off: why nobody waits any more.
+    `core.depends.at_boot`). why: the reason of these starts. waiting: ids of the instances whose turn it is
+    not yet. warnings: by the name of the instance. off: why nobody waits any more. hooks: by service and
+    number, the pre_start hooks that run once for all of its instances.
     """
 
     begun: Mapping[str, Iterable[asyncio.Event]]
     entries: Callable[[str], Iterable[Entry]]
     patient: bool = False
+    why: str = "started by you"
+    waiting: set[str] = field(default_factory=set)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     off: str = ""
     called_off: asyncio.Event = field(default_factory=asyncio.Event)
+    hooks: dict[tuple[str, int], asyncio.Future[str]] = field(default_factory=dict)
 
     def call_off(self, why: str, entries: Iterable[Entry]) -> None:
         """End all waiting for these instances; what waited is held back, and says why."""
@@ -63,6 +69,16 @@ async def let_start(
     entry: its instance, or the one that it will take the place of. Raises HeldBackError when one of them
     will not. One that is not required only leaves a warning in `turns`.
     """
+    turns.waiting.add(entry.instance.id)
+    try:
+        await _wait(engine, entry, spec, turns, say)
+    finally:
+        turns.waiting.discard(entry.instance.id)
+
+
+async def _wait(
+    engine: Engine, entry: Entry, spec: ServiceSpec, turns: Turns, say: Callable[[str], None]
+) -> None:
     told = ""
 
     def tell(why: str) -> None:
@@ -76,7 +92,7 @@ async def let_start(
             if not turn.is_set():
                 _wait_for(engine, entry, f"waits for {dependency.service}", lambda _: None)
                 await turn.wait()
-                _still_wanted(engine, entry, turns)
+                still_wanted(engine, entry, turns)
         for found in list(turns.entries(dependency.service)):
             failure = await _one(engine, entry, dependency, found, turns, tell)
             if not failure:
@@ -109,11 +125,11 @@ async def _one(
             case Pending(why=why):
                 tell(why)
         await found.changed.wait()
-        _still_wanted(engine, entry, turns)
+        still_wanted(engine, entry, turns)
     return "was removed"
 
 
-def _still_wanted(engine: Engine, entry: Entry, turns: Turns) -> None:
+def still_wanted(engine: Engine, entry: Entry, turns: Turns) -> None:
     """Raises HeldBackError: somebody has thought better of it while the start waited."""
     if turns.off:
         raise HeldBackError(turns.off)
@@ -126,6 +142,17 @@ def _still_wanted(engine: Engine, entry: Entry, turns: Turns) -> None:
 def _wait_for(engine: Engine, entry: Entry, why: str, say: Callable[[str], None]) -> None:
     engine.post(entry.instance.id, ev.Held(why))
     say(why)
+
+
+class Asked(NamedTuple):
+    """A start that was asked for and waits. run: the number of the last one before it."""
+
+    run: int
+    why: str
+
+    def stands(self, instance: Instance) -> bool:
+        """Whether it has not begun since, and nobody has stopped it."""
+        return instance.run == self.run and not instance.manually_stopped
 
 
 class UnderWay:
@@ -151,6 +178,15 @@ class UnderWay:
 
         whole.add_done_callback(done)
         return whole
+
+    def waiting(self, project: str) -> dict[str, Asked]:
+        """What is down and waits for its turn to start, by instance id."""
+        found = {}
+        for turns in self._turns.get(project, {}).values():
+            for entry in self._entries(project):
+                if entry.instance.id in turns.waiting and is_down(entry.instance):
+                    found[entry.instance.id] = Asked(entry.instance.run, turns.why)
+        return found
 
     def call_off(self, project: str, why: str) -> None:
         """What waits is held back; what is in the middle of a start comes to its end."""

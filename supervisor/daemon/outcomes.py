@@ -31,8 +31,9 @@ def has_begun(instance: Instance) -> bool:
 
 
 def checked(entry: Entry) -> bool:
-    """Whether it can be healthy: it has a healthcheck."""
-    return check_of(entry.stored.spec.healthcheck) is not None
+    """Whether it can be healthy: it has a healthcheck, or says itself when it is ready."""
+    spec = entry.stored.spec
+    return spec.ready is not None or check_of(spec.healthcheck) is not None
 
 
 def is_known(run: int, instance: Instance) -> bool:
@@ -68,7 +69,10 @@ def is_over(run: int, instance: Instance) -> bool:
 
 
 def probes_failed(entry: Entry) -> str:
-    """What the newest run failed at, as far as this daemon has probed it; empty where it did not."""
+    """What the newest run failed at, as far as this daemon has looked after it; empty where it did not."""
+    said = entry.readiness
+    if said is not None and said.run == entry.instance.run and said.status == "unhealthy":
+        return said.why
     health = entry.health
     if health is None or health.run != entry.instance.run or not health.streak:
         return ""

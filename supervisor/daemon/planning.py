@@ -68,11 +68,6 @@ def make_instances(
                 f"cannot create {op.name}: the name is taken; remove that one, or set container_name"
             )
         spec = specs[op.service]
-        if spec.hooks.pre_start:
-            raise PlanError(
-                f"cannot create {op.name}: pre_start hooks are not built; use a service of its own, and"
-                " depends_on with service_completed_successfully"
-            )
         before = there.get(op.id)
         kept = None if before is None or renew_volumes else before.stored.spec
         name = stand_in_name(op.id, op.name) if op.start_first else op.name

@@ -18,18 +18,20 @@ from supervisor.daemon.engine import Engine, Entry
 from supervisor.daemon.hooks import Hooks
 from supervisor.daemon.images import Images
 from supervisor.daemon.networks import Networks
-from supervisor.daemon.ordering import UnderWay
+from supervisor.daemon.ordering import Asked, UnderWay
 from supervisor.daemon.outcomes import settled
 from supervisor.daemon.planning import make_instances, make_plan
 from supervisor.daemon.removing import Removing
 from supervisor.daemon.replacing import Replacing
 from supervisor.daemon.starting import Starting
-from supervisor.daemon.state import Stored
+from supervisor.daemon.state import StateError, Stored
 from supervisor.daemon.stopping import Stopping
 from supervisor.daemon.volumes import Volumes, named_volumes
 from supervisor.kernel import allocator
 from supervisor.runtime.grants import GrantStore
-from supervisor.runtime.volumes import external_missing
+from supervisor.runtime.rootfs import PrepareError
+from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError, external_missing
 
 _NOTHING: Mapping[str, bytes] = {}
 
@@ -56,6 +58,8 @@ class Projects:
         self._images = images
         self._look_again = look_again
         self._locks: dict[str, asyncio.Lock] = {}
+        self._looking = asyncio.Lock()
+        self._again: set[asyncio.Task[None]] = set()
         self._under_way = UnderWay(self.entries)
         self._stopping = Stopping(engine, hooks)
         self._removing = Removing(engine, self._stopping, networks, volumes, grants, remove_files)
@@ -83,11 +87,15 @@ class Projects:
         return await asyncio.to_thread(self._grants.resolve, project, contents)
 
     async def _see_host(self, specs: Iterable[ServiceSpec]) -> None:
-        """What appeared on the host is hidden from these, which are about to start. Raises PlanError."""
+        """What appeared on the host is hidden from these, which are about to start. Raises PlanError.
+
+        One after the other, so that a boot's starts are under way before a file of theirs is brought up.
+        """
         layers = any(spec.rootfs.kind == "host" for spec in specs)
-        if await asyncio.to_thread(partial(self._look_again, layers=layers)):
-            for entry in self._engine.entries.values():
-                entry.plan = None  # made anew for its next run
+        async with self._looking:
+            if await asyncio.to_thread(partial(self._look_again, layers=layers)):
+                for entry in self._engine.entries.values():
+                    entry.plan = None  # made anew for its next run
 
     def plan(self, project: Project, options: Options = DEFAULTS) -> Plan:
         """What `up` would do with a resolved project. Raises PlanError: what cannot be, see `planning`."""
@@ -101,6 +109,8 @@ class Projects:
         Who stops listening ends nothing: what waits for its dependencies is started when they let it, unless
         `down` or a newer `up` calls it off.
 
+        With `new` as what starts, what was to start before and still waits is gone on with.
+
         project: resolved, with these `contents`. What cannot be created is found before anything is touched.
         Raises PlanError, PrepareError, StateError, VolumeError.
         """
@@ -108,6 +118,7 @@ class Projects:
         await self._check_external(project)
         coming = [grant for spec in project.services for grant in spec.grants]
         self._removing.coming.update(coming)
+        asked = self._under_way.waiting(project.name) if options.start == "new" else {}
         self._under_way.call_off(project.name, "a newer `up` took over")
         try:
             async with self._locks.setdefault(project.name, asyncio.Lock()):
@@ -119,17 +130,31 @@ class Projects:
                 carrying = Carrying(self._parts, project.name, plan, made, options)
                 await asyncio.to_thread(self._grants.keep, project, contents)
                 await self._networks.bring_up(project.name, project.networks)
-                async for done in carrying.carry_out():
+                still = {id_: asked[id_].why for id_ in self._standing(asked)}
+                async for done in carrying.carry_out(still):
                     yield done
                 for op in plan.operations:
                     if op.verb == "orphan":
                         yield op, op.cause
                 await self._engine.stored()
                 allocator.give_back()  # the model, and what the plans were made with
+        except (PlanError, PrepareError, StateError, VolumeError):
+            # A file that cannot be brought up must not keep down what was coming up.
+            for why in {asked[id_].why for id_ in self._standing(asked)}:
+                group = [self._engine.entries[id_] for id_ in self._standing(asked) if asked[id_].why == why]
+                task = asyncio.create_task(self._starting.start(group, why, boot=True))
+                self._again.add(task)
+                task.add_done_callback(self._again.discard)
+            raise
         finally:
             self._have_come(project.name, coming)
             if coming:
                 await self.sweep_contents()
+
+    def _standing(self, asked: Mapping[str, Asked]) -> list[str]:
+        """Those of the starts that wait on."""
+        entries = self._engine.entries
+        return [id_ for id_, start in asked.items() if id_ in entries and start.stands(entries[id_].instance)]
 
     def _have_come(self, project: str, coming: list[FileGrant]) -> None:
         """Who was granted these is known to the engine now, or as soon as what waits has come to its end."""

@@ -55,6 +55,7 @@ class Removing:
 
     async def remove_rest(self, entry: Entry, *, volumes: bool) -> None:
         """Of one that is forgotten, its place in networks first. Raises as `remove`."""
+        await self._stopping.forget_hooks(entry)
         await self._networks.detach(entry.instance.id)
         for other in self._engine.entries.values():
             if other.plan is not None and other.plan.net.endswith(f"/{entry.instance.id}"):

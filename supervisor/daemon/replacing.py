@@ -88,6 +88,10 @@ class Replacing:
         def off() -> bool:
             return bool(turns.off)
 
+        try:
+            await self._hooks.before_start(new, turns, first=True)
+        except HeldBackError as error:
+            return str(error)
         self._engine.post(new.instance.id, ev.StartRequested("started to take the place of another"))
         await self._engine.until(new, lambda i: off() or has_begun(i))
         failure = "" if off() else await self._hooks.after_start(new)

@@ -49,11 +49,12 @@ class Starting:
         by_service: dict[str, list[asyncio.Event]] = {}
         for entry in group:
             by_service.setdefault(entry.stored.spec.name, []).append(begun[entry.instance.id])
-        turns = Turns(by_service, among, patient=boot)
+        turns = Turns(by_service, among, patient=boot, why=why)
 
         async def one(entry: Entry) -> None:
             try:
                 await let_start(self._engine, entry, entry.stored.spec, turns)
+                await self._hooks.before_start(entry, turns)
                 self._engine.post(entry.instance.id, ev.StartRequested(why))
                 await self._engine.until(entry, has_begun)
                 await self._hooks.after_start(entry)

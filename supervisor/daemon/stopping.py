@@ -37,6 +37,11 @@ class Stopping:
             await self._before_stop(group, request)
             for entry in group:
                 await self._engine.until(entry, is_down)
+            await self._hooks.end(group)
+
+    async def forget_hooks(self, entry: Entry) -> None:
+        """What ran before the start of one that is forgotten goes with it."""
+        await self._hooks.removed(entry)
 
     async def _before_stop(self, group: list[Entry], request: ev.StopRequested) -> None:
         """Ask each to stop, when its pre_stop hooks have had their part of its grace period."""

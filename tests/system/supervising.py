@@ -62,6 +62,16 @@ class Supervisor:
             check=False,
         )
 
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A command that is still under way."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", *arguments],
+            env=self.environment,
+            cwd=self.base,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
     def ok(self, *arguments: str) -> str:
         result = self.run(*arguments)
         assert result.returncode == 0, result.stdout + result.stderr

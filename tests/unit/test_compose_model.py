@@ -12,8 +12,8 @@ from supervisor.cli.foreground import _is_attached
 from supervisor.cli.main import cli
 from supervisor.compose import ComposeErrors, Loaded, load_project, merged_document
 from supervisor.core.grants import FileGrant, FileSource
-from supervisor.core.healthcheck import Healthcheck, Hook, Hooks, Probe
-from supervisor.core.model import Dependency, Limits, Mount, ServiceSpec, Update, Volume
+from supervisor.core.healthcheck import Healthcheck, Hook, Hooks, Probe, Ready
+from supervisor.core.model import Dependency, DeviceLimit, Limits, Mount, ServiceSpec, Update, Volume
 from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 
 ENV = {"HOME": "/home/me", "TOKEN": "t"}
@@ -190,6 +190,42 @@ def test_finding_others(tmp_path: Path) -> None:
 def test_health(tmp_path: Path, text: str, check: Healthcheck) -> None:
     """What is left out is left to the image or the default."""
     assert service(tmp_path, text).healthcheck == check
+
+
+@pytest.mark.parametrize(
+    ("text", "ready"),
+    [
+        ("notify", Ready()),
+        ("{notify: true}", Ready()),
+        ("{notify: true, timeout: 1m30s, watchdog: 500ms}", Ready(timeout_s=90, watchdog_s=0.5)),
+        ("{fd: 3, timeout: 5s}", Ready(fd=3, timeout_s=5)),
+        ("{notify: false, fd: 7}", Ready(fd=7)),
+    ],
+)
+def test_ready(tmp_path: Path, text: str, ready: Ready) -> None:
+    """By words or by a descriptor; beside a healthcheck, which stays as it is."""
+    found = service(tmp_path, f"healthcheck: {{test: a}}, x-shipkeeper: {{ready: {text}}}")
+    assert found.ready == ready
+    assert found.healthcheck == Healthcheck(Probe("command", ("/bin/sh", "-c", "a")))
+
+
+def test_limits_of_devices_and_mounts_of_images(tmp_path: Path) -> None:
+    """As they stand in the file, in its order."""
+    found = service(
+        tmp_path,
+        "blkio_config: {weight_device: [{path: /dev/a, weight: 20}],"
+        " device_write_iops: [{path: /dev/b, rate: '7'}, {path: /dev/a, rate: 1k}]},"
+        " volumes: [{type: image, source: tools, target: /t, image: {subpath: etc}}]",
+    )
+    assert found.limits.blkio_devices == (
+        DeviceLimit("weight", "/dev/a", 20),
+        DeviceLimit("write_iops", "/dev/b", 7),
+        DeviceLimit("write_iops", "/dev/a", 1024),
+    )
+    (mount,) = found.mounts
+    assert (mount.type, mount.source, mount.subpath, mount.read_only) == (
+        "image", "docker.io/library/tools:latest", "etc", True,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("probe", ["{}", "{tcp: 0}", "{http: 'https://x'}", "{http: x}", "{tcp: 1, http: 2}"])
