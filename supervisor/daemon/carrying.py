@@ -39,8 +39,7 @@ class Parts:
 class Carrying:
     """One plan of one project, of this moment; `carry_out` once, soon.
 
-    made: the instances of the operations that make some. asked: starts that an earlier one was asked for and
-    that waited: their reasons, by instance id.
+    made: the instances of the operations that make some.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class Carrying:
         plan: Plan,
         made: Mapping[Operation, Stored],
         options: Options,
-        asked: Mapping[str, str],
     ) -> None:
         self._parts = parts
         self._engine = parts.engine
@@ -58,17 +56,20 @@ class Carrying:
         self._plan = plan
         self._made = made
         self._options = options
-        self._asked = asked
+        self._asked: Mapping[str, str] = {}
         self._news: asyncio.Queue[News] = asyncio.Queue()
         self._entries = {op: self._engine.entries[op.id] for op in plan.operations if op.id}
         self._by_service: dict[str, list[Operation]] = {}
         self._rolls: dict[str, Roll] = {}
 
-    async def carry_out(self) -> AsyncIterator[News]:
+    async def carry_out(self, asked: Mapping[str, str]) -> AsyncIterator[News]:
         """Yields each operation with what came of it; who stops listening ends nothing that has begun.
+
+        asked: starts that an earlier one was asked for and that waited: their reasons, by instance id.
 
         Raises PrepareError, VolumeError.
         """
+        self._asked = asked
         going = {op.id: op for op in self._plan.operations if op.verb == "remove"}
         entries = [self._entries[op] for op in going.values()]
         parts, options = self._parts, self._options

@@ -168,8 +168,7 @@ class Projects:
                 made = make_instances(
                     project, plan, self._engine.entries.values(), renew_volumes=options.renew_volumes
                 )
-                still = {id_: asked[id_].why for id_ in self._standing(asked)}
-                carrying = Carrying(self._parts, project.name, plan, made, options, still)
+                carrying = Carrying(self._parts, project.name, plan, made, options)
                 await asyncio.to_thread(self._grants.keep, project, contents)
                 if options.start != "new":
                     changing = any(op.verb not in ("keep", "orphan") for op in plan.operations)
@@ -178,7 +177,8 @@ class Projects:
                 await self._networks.bring_up(project.name, project.networks)
                 await self._remember(project)
                 self._take_place(project)
-                async for done in carrying.carry_out():
+                still = {id_: asked[id_].why for id_ in self._standing(asked)}
+                async for done in carrying.carry_out(still):
                     yield done
                 for op in plan.operations:
                     if op.verb == "orphan":
