@@ -215,8 +215,8 @@ def test_an_update_that_is_called_off_leaves_one_instance(net: Networked, how: s
         assert says(port) == "two"
 
 
-def test_a_daemon_that_dies_in_the_middle_leaves_one_instance(net: Networked) -> None:
-    """The old one, which runs on; the next `up` makes the update."""
+def test_an_update_goes_on_when_its_daemon_dies_in_the_middle(net: Networked) -> None:
+    """From its beginning, and the old one serves meanwhile; a newer `up` counts."""
     supervisor, port = net.supervisor, free_port()
     serving(supervisor, "one", str(port))
     supervisor.ok("up", "-d", "--wait")
@@ -224,11 +224,12 @@ def test_a_daemon_that_dies_in_the_middle_leaves_one_instance(net: Networked) ->
     serving(supervisor, "waits", str(port))
     with going_up(supervisor) as up, Asking(port) as asking:
         until(lambda: [row["State"] for row in rows(supervisor)] == ["running"] * 2, "the new instance runs")
+        (first,) = {row["ID"] for row in rows(supervisor)} - {before["ID"]}
         supervisor.kill()
         up.communicate(timeout=PATIENCE_S)
         supervisor.start()
-        until(lambda: len(rows(supervisor)) == 1, "one is left")
-    (after,) = rows(supervisor)
+        until(lambda: len({row["ID"] for row in rows(supervisor)} - {first}) == 2, "another new one")
+    (after,) = [row for row in rows(supervisor) if row["ID"] == before["ID"]]
     assert (after["Name"], after["ID"], after["Pid"]) == ("p-web-1", before["ID"], before["Pid"])
     assert asking.heard == ["one"]
     serving(supervisor, "two", str(port))
