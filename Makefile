@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTEST ?= tests
 BENCH ?=
 
-# The example's addresses; configs/fastapi/.env has the same defaults.
+# The example's addresses; configs/fastapi/.env has the same default for the gateway.
 GATEWAY_PORT ?= 8000
 SHIPKEEPER_METRICS_ADDRESS ?= 127.0.0.1:10323
 
@@ -52,8 +52,11 @@ run: $(BIN)/.run ## Build the images of the FastAPI example (cached) and run it;
 	    '  the application   http://127.0.0.1:$(GATEWAY_PORT)/docs' \
 	    '  its health        http://127.0.0.1:$(GATEWAY_PORT)/health' \
 	    '  metrics           http://$(SHIPKEEPER_METRICS_ADDRESS)/metrics' \
-	    '  try it            python3 configs/fastapi/smoke.py --url http://127.0.0.1:$(GATEWAY_PORT)' \
+	    '  use it            python3 configs/fastapi/smoke.py --url http://127.0.0.1:$(GATEWAY_PORT)' \
+	    '  kill each part    python3 configs/fastapi/kills.py --url http://127.0.0.1:$(GATEWAY_PORT)' \
 	    '  look at it        $(BIN)/shipkeeper ps; $(BIN)/shipkeeper why worker' \
+	    '' \
+	    '  It answers when the gateway is healthy; RabbitMQ takes longest. The commands are for another terminal.' \
 	    ''
 	@GATEWAY_PORT=$(GATEWAY_PORT) SHIPKEEPER_METRICS_ADDRESS=$(SHIPKEEPER_METRICS_ADDRESS) \
 	    exec $(BIN)/shipkeeper up -f configs/fastapi/compose.yaml

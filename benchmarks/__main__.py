@@ -6,7 +6,7 @@ import runpy
 import sys
 
 NAMES = (
-    "builds", "cli_start", "health", "log_throughput", "names", "networking", "restart_latency",
+    "builds", "cli_start", "health", "log_throughput", "names", "networking", "projects", "restart_latency",
     "run_latency", "scale",
 )  # fmt: skip
 

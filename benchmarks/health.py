@@ -1,126 +1,115 @@
-"""What health checks cost: processor time of supervisor processes with and without, and of one probe.
+"""What health checks cost: processor time at rest with and without, and how long one takes; dockerd's, too.
 
-COUNT services (100), a probe every 10 s each, over WINDOW seconds (30): none, a TCP connection, a command.
-Then the time from the start of a probe to its result, as `inspect` shows it.
+So many services (100) of a project, a probe every 10 s each, over some seconds (30): none, a TCP connection
+(ours alone has it), a command. Processor time is of the daemon, its helpers and the probes; of the services
+nothing is in it, for they only wait. Then single probes of one service, from start to end, as `inspect` shows
+them. Needs root and a C compiler.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
+import argparse
+import contextlib
 import statistics
-import sys
+import tempfile
 import time
-import urllib.request
 from datetime import datetime
-from typing import Any
+from pathlib import Path
 
-import msgspec
-import psutil
+from benchmarks.networking import root_with
+from benchmarks.ours import load_average
+from benchmarks.sides import IMAGE, Side, sides
+from benchmarks.supervised import Supervised, machine
 
-from benchmarks.ours import Ours, load_average, ours
-from supervisor.cli.client import Client
-from supervisor.core.healthcheck import Healthcheck, Probe
-from supervisor.core.model import Project, ServiceSpec
+INTERVAL_S = 10.0
+_PORT = 8000
+_SETTLE_S = 3.0
+_SINGLE = 40
+_KINDS = {
+    "none": "",
+    "TCP": f"healthcheck: {{interval: %gs}}, x-shipkeeper: {{probe: {{tcp: '{_PORT}'}}}}",
+    "command": "healthcheck: {test: [CMD, /bin/busybox, 'true'], interval: %gs}",
+}
 
-COUNT = int(os.environ.get("COUNT", "100"))
-WINDOW_S = float(os.environ.get("WINDOW", "30"))
-_KINDS = ("none", "tcp", "command")
+
+def compose_file(count: int, kind: str, interval_s: float) -> str:
+    """So many services that wait for connections, with that probe."""
+    check = _KINDS[kind] and ", " + _KINDS[kind] % interval_s
+    common = f"image: {IMAGE}, command: [/requests, serve, '{_PORT}'], stop_signal: SIGKILL{check}"
+    rows = [f"  s{number}: {{{common}, container_name: bench-s{number}}}" for number in range(count)]
+    return "\n".join(["version: '3.9'", "services:", *rows, ""])
 
 
-def bring_up(made: Ours, check: Healthcheck | None, count: int) -> None:
-    """So many services that do nothing; replaces those that are there."""
-    services = tuple(
-        ServiceSpec(f"s{number:03}", command=("sleep", "1000000"), stop_signal="SIGKILL", healthcheck=check)
-        for number in range(count)
+def log_of(side: Side, name: str) -> dict[str, float]:
+    """The probes that `inspect` shows, by their start: seconds of each. Raises RuntimeError if one failed."""
+    health = side.inspect(name)["State"].get("Health") or {"Log": []}
+    took = {}
+    for entry in health["Log"] or ():
+        if entry["ExitCode"]:
+            raise RuntimeError(f"{side.name}: {name}: a probe failed: {entry}")
+        end, start = datetime.fromisoformat(entry["End"]), datetime.fromisoformat(entry["Start"])
+        took[entry["Start"]] = (end - start).total_seconds()
+    return took
+
+
+def at_rest(side: Side, place: Path, kind: str, count: int, window_s: float) -> None:
+    """One line of the table. Raises RuntimeError where a service is not healthy in the end."""
+    (place / "docker-compose.yml").write_text(compose_file(count, kind, INTERVAL_S))
+    with side.up(place):
+        time.sleep(INTERVAL_S + _SETTLE_S)  # what came with the start, and the first probe of each
+        before, began = side.meter.cpu_s(), time.monotonic()
+        time.sleep(window_s)
+        used_s, took_s = side.meter.cpu_s() - before, time.monotonic() - began
+        if side.running() != count:
+            raise RuntimeError(f"{side.name}: {side.running()} of {count} services run")
+        for number in range(count if kind != "none" else 0):
+            if not log_of(side, f"bench-s{number}"):
+                raise RuntimeError(f"{side.name}: s{number} was never probed")
+    each = f", {1e3 * used_s * INTERVAL_S / took_s / count:6.2f} ms a probe" if kind != "none" else ""
+    print(
+        f"{side.name.partition(',')[0]:12} {kind:8} {count} services: {100 * used_s / took_s:6.2f} %"
+        f" of a processor{each}, load {load_average()}",
+        flush=True,
     )
-    body = msgspec.json.encode(Project("many", "/", services=services))
-    client = Client(f"{made.base}/run/shipkeeper.sock")
-    for _ in client.stream("POST", "/projects/many/up", None, body):
-        pass
-    for _ in client.stream("POST", "/projects/many/wait"):
-        pass
 
 
-def supervisor_processes(made: Ours) -> list[psutil.Process]:
-    """The daemon, the launcher with its nursery, and the log writer."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            daemon = process.environ().get("SHIPKEEPER_RUN_DIR") == f"{made.base}/run"
-            helper = any(word.startswith(f"{made.base}/run") for word in words)
-            if (daemon or helper) and any("supervisor." in word for word in words):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def cpu_s(processes: list[psutil.Process]) -> float:
-    """With that of children that have ended: the helpers of probes."""
-    times = [process.cpu_times() for process in processes]
-    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
-
-
-def at_rest(made: Ours, kind: str, port: int, metrics: str) -> None:
-    """One line of the table."""
-    probe = {"tcp": Probe("tcp", port=port), "command": Probe("command", ("true",))}.get(kind)
-    bring_up(made, None if probe is None else Healthcheck(probe, interval_s=10.0), COUNT)
-    time.sleep(2)  # what came with the start
-    processes = supervisor_processes(made)
-    probes = probes_made(metrics)
-    before, began = cpu_s(processes), time.monotonic()
-    time.sleep(WINDOW_S)
-    used = cpu_s(processes) - before
-    share = 100 * used / (time.monotonic() - began)
-    probes = probes_made(metrics) - probes
-    each = f", {1e3 * used / probes:.1f} ms for each of {probes} probes" if probes else ""
-    print(f"{kind:8} {COUNT} services: {share:.2f} % of a processor{each}, load {load_average()}", flush=True)
-
-
-def probes_made(metrics: str) -> int:
-    """By all services."""
-    name = b"shipkeeper_service_health_checks_total{"
-    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as answer:
-        rows = [row for row in answer.read().splitlines() if row.startswith(name)]
-    return sum(int(float(row.rpartition(b" ")[2])) for row in rows)
-
-
-def log_of(made: Ours) -> list[dict[str, Any]]:
-    """The probes that `inspect` shows."""
-    found: list[dict[str, Any]] = json.loads(made.run("inspect", "many-s000-1"))[0]["State"]["Health"]["Log"]
-    return found
-
-
-def probe_times(made: Ours, kind: str, port: int) -> None:
+def single(side: Side, place: Path, kind: str) -> None:
     """How long single probes take, one at a time."""
-    probe = Probe("tcp", port=port) if kind == "tcp" else Probe("command", ("true",))
-    bring_up(made, Healthcheck(probe, interval_s=0.2), 1)
+    (place / "docker-compose.yml").write_text(compose_file(1, kind, 0.2))
     took: dict[str, float] = {}
-    while len(took) < 40:
-        for entry in log_of(made):
-            end, start = datetime.fromisoformat(entry["End"]), datetime.fromisoformat(entry["Start"])
-            took[entry["Start"]] = (end - start).total_seconds() * 1e3
+    with side.up(place):
+        while len(took) < _SINGLE:
+            time.sleep(0.6)
+            took |= log_of(side, "bench-s0")
     values = sorted(took.values())
-    middle = statistics.median(values)
-    print(f"{kind:8} probe: min {values[0]:.1f}, median {middle:.1f}, max {values[-1]:.1f} ms", flush=True)
+    print(
+        f"{side.name.partition(',')[0]:12} {kind:8} one probe: min {values[0] * 1e3:.1f},"
+        f" median {statistics.median(values) * 1e3:.1f}, max {values[-1] * 1e3:.1f} ms, n={len(values)}",
+        flush=True,
+    )
 
 
-def main() -> int:
+def main() -> None:
     """See the module."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        metrics = f"127.0.0.1:{free.getsockname()[1]}"
-    with ours(metrics) as made, socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
-        port = server.getsockname()[1]
-        for kind in _KINDS:
-            at_rest(made, kind, port, metrics)
-        made.run("-p", "many", "down", "-t", "0")
-        for kind in ("tcp", "command"):
-            probe_times(made, kind, port)
-    return 0
+    parser = argparse.ArgumentParser(description="health checks")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--window", type=float, default=30.0)
+    parser.add_argument("--no-docker", action="store_true", help="ours alone")
+    options = parser.parse_args()
+    machine()
+    with tempfile.TemporaryDirectory(prefix="bench-health-") as directory, contextlib.ExitStack() as stack:
+        base = Path(directory)
+        Supervised.build("requests", base / "requests", "-static")
+        (place := base / "project").mkdir()
+        root = root_with(base / "requests")
+        found = stack.enter_context(sides(base, root, docker=not options.no_docker))[:2]
+        asked = [(side, kind) for kind in _KINDS for side in found if kind != "TCP" or side is found[0]]
+        for side, kind in asked:
+            at_rest(side, place, kind, options.count, options.window)
+        for side, kind in asked:
+            if kind != "none":
+                single(side, place, kind)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

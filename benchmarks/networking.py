@@ -1,176 +1,158 @@
-"""Requests to a service in a network, beside the loopback itself and, where it is, dockerd.
+"""Requests to a service in a network: by its published port, and from another service; beside dockerd.
 
-Every server is busybox's httpd, and each request has a connection of its own. Measured in turn, so that a
-busy moment hits all of them: by a published port of 127.0.0.1, by the service's address, and the same server
-as a plain process of the host.
+Client and server are one program (requests.c) on every side. A new connection for each request, one at a
+time, is latency; sixteen at a time, new or kept, are throughput. Asked from the daemon's host (by 127.0.0.1
+and by the service's address), from another host beside it, and from another service of the same network. The
+floor is the same server as a plain process, asked over the loopback and from the other host. Measured in
+turn, so that a busy moment hits all of them. Needs root and a C compiler.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import io
-import json
-import os
-import socket
+import statistics
 import subprocess
-import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.builders import busybox_root, missing
-from benchmarks.ours import load_average, ours
-from benchmarks.peers.dockerd import CLIENT, engine
-from benchmarks.supervised import machine, show
+from benchmarks.builders import busybox_root
+from benchmarks.ours import load_average
+from benchmarks.sides import IMAGE, Side, output, sides
+from benchmarks.spaces import HOST_ADDRESS, space
+from benchmarks.supervised import Supervised, machine
 
-_BYTES = 64 * 1024 * 1024
-_PATIENCE_S = 20.0
-_IMAGE = "bench"
-
-
-def _root(path: Path) -> None:
-    """A root file system with a static busybox, whose httpd is the server, and two pages."""
-    path.write_bytes(busybox_root())
-    with tarfile.open(path, "a") as archive:
-        for name, content in (("page", b"here"), ("big", bytes(_BYTES))):
-            page = tarfile.TarInfo(name)
-            page.size = len(content)
-            archive.addfile(page, io.BytesIO(content))
-
-
-def _request(where: str, port: int, path: str = "/page") -> float:
-    """Seconds of one request with its connection, to the last byte of the answer."""
-    began = time.monotonic()
-    asked = http.client.HTTPConnection(where, port, timeout=_PATIENCE_S)
-    asked.request("GET", path)
-    answer = asked.getresponse()
-    buffer = bytearray(1 << 20)
-    while answer.readinto(buffer):
-        pass
-    asked.close()
-    return time.monotonic() - began
+PORT, PUBLISHED = 8000, 18000
+_LOADS = (("1 new", "1", "new"), ("16 new", "16", "new"), ("16 kept", "16", "keep"))
+_FILE = f"""\
+version: '3.9'
+services:
+  web:
+    image: {IMAGE}
+    command: [/requests, serve, '{PORT}']
+    stop_signal: SIGKILL
+    ports: ['{PUBLISHED}:{PORT}']
+  client: {{image: {IMAGE}, command: [/bin/busybox, sleep, '1000000'], stop_signal: SIGKILL}}
+"""
 
 
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From a client to a server. ask: run the client with these words; what it printed."""
+
+    name: str
+    ask: Callable[..., str]
+    to: tuple[str, int]
+    rates: dict[str, list[list[float]]] = field(default_factory=dict)
+    megabytes: list[float] = field(default_factory=list)
 
 
-def _await(where: str, port: int) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            _request(where, port)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+def root_with(program: Path) -> bytes:
+    """A root with a busybox and the program."""
+    made = io.BytesIO(busybox_root())
+    with tarfile.open(fileobj=made, mode="a") as archive:
+        archive.add(program, "requests")
+    return made.getvalue()
 
 
-def _command(port: int) -> list[str]:
-    return ["/bin/busybox", "httpd", "-f", "-p", str(port), "-h", "/"]
+def ways(side: Side, place: Path, program: Path) -> list[Way]:
+    """Of one side whose project is up."""
+    address = side.run(place, "exec", "-T", "web", "/bin/busybox", "hostname", "-i").split()[0]
 
+    def here(*words: str) -> str:
+        return output([*side.space.words(), str(program), *words])
 
-@contextlib.contextmanager
-def _plain(base: Path) -> Iterator[tuple[str, int]]:
-    """The floor: the same server, a process of this host on its loopback."""
-    port = _free()
-    place = base / "plain"
-    place.mkdir()
-    with tarfile.open(base / "root.tar") as archive:
-        archive.extractall(place, filter="data")
-    busybox = str(place / "bin/busybox")
-    server = subprocess.Popen([busybox, "httpd", "-f", "-p", f"127.0.0.1:{port}", "-h", str(place)])
-    try:
-        _await("127.0.0.1", port)
-        yield "127.0.0.1", port
-    finally:
-        server.terminate()
-        server.wait()
+    def far(*words: str) -> str:
+        return output([*side.space.words_far(), str(program), *words])
+
+    def sibling(*words: str) -> str:
+        return side.run(place, "exec", "-T", "client", "/requests", *words)
+
+    name = side.name.partition(",")[0]
+    return [
+        Way(f"{name}: published, 127.0.0.1", here, ("127.0.0.1", PUBLISHED)),
+        Way(f"{name}: published, another host", far, (HOST_ADDRESS, PUBLISHED)),
+        Way(f"{name}: its address, from the host", here, (address, PORT)),
+        Way(f"{name}: from another service", sibling, (address, PORT)),
+    ]
 
 
 @contextlib.contextmanager
-def _docker(base: Path) -> Iterator[dict[str, tuple[str, int]]]:
-    """A dockerd of its own with a bridge of its own; nothing where there is none."""
-    if why := missing("dockerd"):
-        print(why)
-        yield {}
-        return
-    bridge = f"bench{os.getpid() % 100000}"
-    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
-    with contextlib.ExitStack() as stack:
-        stack.callback(subprocess.run, ["ip", "link", "del", bridge], check=False)
-        subprocess.run(["ip", "addr", "add", "10.197.254.1/24", "dev", bridge], check=True)
+def floor(program: Path) -> Iterator[list[Way]]:
+    """The server as a plain process of a host."""
+    with space("floor") as host:
+        server = subprocess.Popen([*host.words(), str(program), "serve", str(PORT)])
         try:
-            daemon = stack.enter_context(engine(base, (f"--bridge={bridge}",)))
-        except RuntimeError as error:
-            print(error)
-            yield {}
-            return
-
-        def docker(*words: str) -> str:
-            command = [CLIENT, "-H", daemon, *words]
-            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-        port = _free()
-        docker("import", str(base / "root.tar"), _IMAGE)
-        docker("run", "-d", "--name", "web", "-p", f"{port}:80", _IMAGE, *_command(80))
-        address = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web")
-        _await("127.0.0.1", port)
-        yield {"dockerd, published": ("127.0.0.1", port), "dockerd, its address": (address, 80)}
-        docker("rm", "-f", "web")
+            yield [
+                Way(
+                    "no network: the loopback",
+                    lambda *words: output([*host.words(), str(program), *words]),
+                    ("127.0.0.1", PORT),
+                ),
+                Way(
+                    "no network: another host",
+                    lambda *words: output([*host.words_far(), str(program), *words]),
+                    (HOST_ADDRESS, PORT),
+                ),
+            ]
+        finally:
+            server.kill()
+            server.wait()
 
 
-def _measure(places: dict[str, tuple[str, int]], rounds: int, ask: Callable[[str, int], float]) -> None:
-    took: dict[str, list[float]] = {name: [] for name in places}
-    for number in range(rounds + 5):
-        for name, place in places.items():
-            spent = ask(*place)
-            if number >= 5:  # the first ones warm up
-                took[name].append(spent)
-    for name, seconds in took.items():
-        show(name, seconds)
+def measure(way: Way, seconds: float, megabytes: int) -> None:
+    """One round."""
+    address, port = way.to
+    for name, connections, kind in _LOADS:
+        said = way.ask("ask", address, str(port), str(seconds), connections, kind)
+        way.rates.setdefault(name, []).append([float(word) for word in said.split()])
+    way.megabytes.append(float(way.ask("fetch", address, str(port), str(megabytes))))
+
+
+def show(way: Way) -> None:
+    """One line: medians of the rounds. p10 is what a busy machine disturbs least."""
+    parts = []
+    for name, rounds in way.rates.items():
+        rate, p10, median, p99 = (statistics.median(column) for column in zip(*rounds, strict=True))
+        parts.append(f"{name} {rate:7,.0f}/s {p10:4.0f} {median:5.0f} {p99:6.0f} us")
+    print(f"{way.name:40} {'  |  '.join(parts)}  |  {max(way.megabytes):6,.0f} MB/s", flush=True)
 
 
 def main() -> None:
-    """Print latencies of requests, and rates of a large answer."""
-    parser = argparse.ArgumentParser(description="requests through published ports")
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--no-docker", action="store_true", help="Start no dockerd: it changes iptables.")
-    given = parser.parse_args()
+    """A line for each way: requests a second; p10, median and p99 of each load; the rate of large answers."""
+    parser = argparse.ArgumentParser(description="requests through published ports and between services")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one load in one round")
+    parser.add_argument("--megabytes", type=int, default=1000, help="of a large answer")
+    parser.add_argument("--no-docker", action="store_true", help="ours alone")
+    options = parser.parse_args()
     machine()
-    with tempfile.TemporaryDirectory(prefix="bench-net-") as directory, ours() as world:
+    with tempfile.TemporaryDirectory(prefix="bench-net-") as directory, contextlib.ExitStack() as stack:
         base = Path(directory)
-        _root(base / "root.tar")
-        world.run("import", str(base / "root.tar"), _IMAGE)
-        port = _free()
-        world.run("run", "-d", "--name", "web", "-p", f"{port}:80", _IMAGE, *_command(80))
-        (view,) = json.loads(world.run("inspect", "web"))
-        address = str(view["NetworkSettings"]["IPAddress"])
-        _await("127.0.0.1", port)
-        peer = contextlib.nullcontext({}) if given.no_docker else _docker(base)
-        with _plain(base) as floor, peer as docker:
-            places = {
-                "loopback, no network of its own": floor,
-                "shipkeeper, published": ("127.0.0.1", port),
-                "shipkeeper, its address": (address, 80),
-                **docker,
-            }
-            _measure(places, given.rounds, _request)
-            print(f"{_BYTES >> 20} MiB in one answer:")
-            for name, place in places.items():
-                best = min(_request(*place, "/big") for _ in range(5))
-                print(f"{name:44} {_BYTES / best / 1e6:8.0f} MB/s (best of 5)")
+        program = base / "requests"
+        Supervised.build("requests", program, "-static")
+        (place := base / "project").mkdir()
+        (place / "docker-compose.yml").write_text(_FILE)
+        found = stack.enter_context(sides(base, root_with(program), docker=not options.no_docker))
+        measured = stack.enter_context(floor(program))
+        for side in found[:2]:  # both kinds of Docker Compose bring up the same
+            stack.enter_context(side.up(place))
+            measured += ways(side, place, program)
+        for way in measured:
+            measure(way, 0.2, 10)  # the first ones warm up
+            way.rates.clear()
+            way.megabytes.clear()
+        for _ in range(options.rounds):
+            for way in measured:
+                measure(way, options.seconds, options.megabytes)
+        for way in measured:
+            show(way)
         print(f"load {load_average()}")
-        world.run("rm", "--force", "web")
-        world.run("network", "rm", "bridge")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

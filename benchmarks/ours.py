@@ -53,10 +53,16 @@ def environment(base: Path, metrics: str = "") -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def answering(base: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon that answers; afterwards it has ended. Raises RuntimeError with its log."""
+def answering(
+    base: Path, variables: dict[str, str], before: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon that answers; afterwards it has ended. before: words before its command, which become it.
+
+    Raises RuntimeError with its log.
+    """
+    command = [*before, *COMMAND, "daemon"]
     with (base / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen([*COMMAND, "daemon"], env=variables, cwd=base, stdout=log, stderr=log)
+        daemon = subprocess.Popen(command, env=variables, cwd=base, stdout=log, stderr=log)
     try:
         while subprocess.run(
             [*COMMAND, "ps"], env=variables, cwd=base, capture_output=True, check=False

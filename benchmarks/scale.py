@@ -35,7 +35,7 @@ def measure(count: int, idle_s: float) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             ) as up:
-                pids = {}
+                pids: dict[str, int] = {}
                 while len(pids) < count:
                     name, at, pid = world.hear()
                     pids[name] = pid

@@ -44,12 +44,20 @@ def running(base: Path, io: Path, names: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def engine(base: Path, network: tuple[str, ...] = ("--bridge=none", "--iptables=false")) -> Iterator[str]:
-    """A dockerd that answers, with all it keeps below `base`; its address. Raises RuntimeError."""
+def engine(
+    base: Path,
+    options: tuple[str, ...] = ("--bridge=none", "--iptables=false"),
+    before: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """A dockerd that answers, with all it keeps below `base`; its address.
+
+    before: words before its command, which become it. Raises RuntimeError.
+    """
     address = f"unix://{base}/docker.sock"
     places = [f"--data-root={base}/data", f"--exec-root={base}/exec", f"--pidfile={base}/pid"]
     with (base / "dockerd.log").open("wb") as log:
-        daemon = subprocess.Popen(["dockerd", *places, f"--host={address}", *network], stdout=log, stderr=log)
+        command = [*before, "dockerd", *places, f"--host={address}", *options]
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + _START_S
         while subprocess.run([CLIENT, "-H", address, "info"], capture_output=True, check=False).returncode:

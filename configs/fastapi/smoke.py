@@ -11,6 +11,7 @@ with a note in its hands is started again, and the note is stored.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import secrets
 import sys
@@ -36,12 +37,18 @@ class Answer:
 
 
 class Client:
-    """JSON over HTTP to the gateway; every wait ends at the deadline."""
+    """JSON over HTTP to the gateway. No single wait is longer than `timeout_s`."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url.rstrip("/")
-        self._deadline = time.monotonic() + timeout_s
+        self._timeout_s = timeout_s
         self.token = ""
+
+    def with_token(self, token: str) -> Client:
+        """The same client, as who has that token."""
+        client = Client(self._url, self._timeout_s)
+        client.token = token
+        return client
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """One request."""
@@ -57,18 +64,19 @@ class Client:
         except urllib.error.HTTPError as error:
             with error:
                 return _answer(error.code, error)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             return Answer(0, str(error), {})
 
     def until(self, what: str, ask: Callable[[], Answer], status: int) -> Answer:
-        """Repeat a request until it has that status. Raises NotProvedError at the deadline."""
+        """Repeat a request until it has that status. Raises NotProvedError when the time is up."""
+        deadline = time.monotonic() + self._timeout_s
         while True:
             answer = ask()
             if answer.status == status:
                 return answer
-            if time.monotonic() > self._deadline:
+            if time.monotonic() > deadline:
                 raise NotProvedError(f"{what}: no {status} in time, at last {answer.status} {answer.body}")
-            time.sleep(0.1)
+            time.sleep(0.01)
 
 
 def _answer(status: int, response: Any) -> Answer:
@@ -130,7 +138,7 @@ def main() -> int:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description="Use the FastAPI example as a client would.")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for everything together")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for anything that is waited for")
     options = parser.parse_args()
     try:
         prove(Client(options.url, options.timeout))

@@ -24,7 +24,7 @@ from supervisor.api.lookup import find_here, flag
 from supervisor.api.roots import in_root, in_root_alone
 from supervisor.daemon.app import Daemon
 from supervisor.image.unpacking import ArchiveError
-from supervisor.runtime.rootfiles import Found, find, read_tar, write_tar
+from supervisor.runtime.rootfiles import Found, find, read_tar, remove, write_tar
 from supervisor.runtime.rootowners import owner_in
 
 _CHUNK_BYTES = 256 * 1024
@@ -50,6 +50,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     return [
         web.get("/containers/{name}/archive", handlers.get),  # and HEAD
         web.put("/containers/{name}/archive", handlers.put),
+        web.delete("/containers/{name}/archive", handlers.delete),
         web.get("/containers/{name}/export", handlers.export),
     ]
 
@@ -93,6 +94,19 @@ class _Handlers:
                 await in_root(self._daemon, entry, lambda view: work(view.root, stream), writable=True)
         return web.Response()
 
+    async def delete(self, request: web.Request) -> web.Response:
+        """Remove what is at each ?path, given any number of times; what is not there is no error. Ours."""
+        entry = find_here(self._daemon.engine, request)
+        paths = [_clean(path) for path in request.query.getall("path", [])]
+
+        def work(root: int) -> None:
+            for path in paths:
+                remove(root, path)
+
+        with _errors(f"remove files of {entry.stored.name}"):
+            await in_root(self._daemon, entry, lambda view: work(view.root), writable=True)
+        return web.Response(status=204)
+
     async def export(self, request: web.Request) -> web.StreamResponse:
         """All of the root, without what is mounted in it."""
         entry = find_here(self._daemon.engine, request)
@@ -111,7 +125,10 @@ class _Handlers:
 
 def _path(request: web.Request) -> str:
     """?path: absolute, a `/` or `/.` at its end kept, for it means something (moby, pkg/archive/copy.go)."""
-    given = request.query.get("path", "")
+    return _clean(request.query.get("path", ""))
+
+
+def _clean(given: str) -> str:
     if not given or "\0" in given:
         raise web.HTTPBadRequest(text="cannot copy: give the path in the service as ?path=")
     clean = "/" + posixpath.normpath("/" + given).strip("/")

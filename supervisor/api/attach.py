@@ -21,7 +21,7 @@ from supervisor.core.streams import NUMBERS
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.inputs import resize
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down
 from supervisor.runtime.logbytes import LogBytes
 
 

@@ -29,7 +29,7 @@ from supervisor.core.state import Created, Running, Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.containers import NO_PROJECT, NameTakenError
 from supervisor.daemon.engine import Entry, boottime_s
-from supervisor.daemon.projects import is_down, rests
+from supervisor.daemon.outcomes import is_down, rests
 from supervisor.daemon.usage import host_memory_bytes, processes, usages
 from supervisor.kernel.usage import Usage
 from supervisor.runtime.translate import PlanError
@@ -64,7 +64,7 @@ class _Handlers:
 
     # --- reading --------------------------------------------------------------------------------
     async def index(self, request: web.Request) -> web.Response:
-        """?all, ?project; ?usage adds what each uses."""
+        """?all, ?project; ?usage adds what each uses. Hooks are listed as long as they run."""
         # As Docker has it, a filter by status looks among all.
         everything = flag(request, "all") or (
             is_dockers(request) and "status" in request.query.get("filters", "")
@@ -73,7 +73,8 @@ class _Handlers:
         entries = [
             entry
             for entry in self._engine.entries.values()
-            if (everything or not is_down(entry.instance)) and project in (None, entry.stored.project)
+            if ((everything and not entry.stored.spec.hook_of) or not is_down(entry.instance))
+            and project in (None, entry.stored.project)
         ]
         entries.sort(key=lambda entry: entry.stored.name)
         if is_dockers(request):
@@ -142,8 +143,11 @@ class _Handlers:
             return web.Response(status=304)
         await self._daemon.projects.start([entry])
         last = entry.instance.last
-        if entry.stored.project == NO_PROJECT and is_down(entry.instance) and isinstance(last, SpawnFailure):
+        alone = entry.stored.project == NO_PROJECT or entry.stored.spec.one_off
+        if alone and is_down(entry.instance) and isinstance(last, SpawnFailure):
             raise web.HTTPBadRequest(text=f"cannot start {entry.stored.name}: {describe(last)}")
+        if alone and isinstance(entry.instance.phase, Created):
+            raise web.HTTPConflict(text=f"cannot start {entry.stored.name}: {entry.instance.reason}")
         return web.json_response(self._view(entry))
 
     async def stop(self, request: web.Request) -> web.Response:
@@ -156,7 +160,7 @@ class _Handlers:
 
     async def restart(self, request: web.Request) -> web.Response:
         entry = find_here(self._engine, request)
-        await self._daemon.projects.restart(entry, seconds(request, "t"))
+        await self._daemon.projects.restart([entry], seconds(request, "t"))
         return web.json_response(self._view(entry))
 
     async def kill(self, request: web.Request) -> web.Response:
@@ -216,6 +220,8 @@ class _Handlers:
         entry = find_here(self._engine, request)
         try:
             self._daemon.containers.rename(entry, request.query.get("name", "").removeprefix("/"))
+            await self._daemon.networks.reconnect(entry.stored)
+            await self._daemon.memberships.settle()
         except NameTakenError as error:
             raise web.HTTPConflict(text=str(error)) from error
         except PlanError as error:

@@ -6,12 +6,15 @@ only a value that asks for something is looked at.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
 from supervisor.api.createnet import RefusedError, network_of, ports_of, resolver_of
 from supervisor.core import model
+from supervisor.core.cpuset import CPUSET
 from supervisor.core.healthcheck import Healthcheck, Probe
+from supervisor.core.model import CONSISTENCIES, PROPAGATIONS
 
 _STREAMS = {"AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"}
 _BUILT = _STREAMS | {
@@ -24,6 +27,8 @@ _HOST_BUILT = {
     "PidsLimit", "ReadonlyRootfs", "CapAdd", "CapDrop", "Privileged", "SecurityOpt", "NetworkMode",
     "AutoRemove", "Init", "Ulimits", "OomScoreAdj", "Devices", "Sysctls", "GroupAdd", "Mounts", "ShmSize",
     "PortBindings", "PublishAllPorts", "ExtraHosts", "Dns", "DnsSearch", "DnsOptions",
+    "CpusetCpus", "BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps",
     "ConsoleSize",  # a client that has a terminal resizes at the start, too
 }  # fmt: skip
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -170,10 +175,10 @@ def _bind(text: str) -> model.Mount:
     target, _, words = rest.partition(":")
     if not target:
         raise RefusedError(f"cannot mount {text!r}: write SOURCE:TARGET[:ro]")
-    options = set(words.split(",")) - {"", "rw", "z", "Z", *_NO_EFFECT}
-    propagation = options & set(_PROPAGATIONS)
+    options = set(words.split(",")) - {"", "rw", "z", "Z", *CONSISTENCIES}
+    propagation = options & set(PROPAGATIONS)
     bind = source.startswith("/")
-    if unknown := options - {"ro", "nocopy", *_PROPAGATIONS}:
+    if unknown := options - {"ro", "nocopy", *PROPAGATIONS}:
         raise RefusedError(
             f"cannot mount {text!r}: there is no option {', '.join(sorted(unknown))}; ro, rw, z, Z, nocopy"
             " or a propagation"
@@ -192,8 +197,6 @@ def _bind(text: str) -> model.Mount:
     )
 
 
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_NO_EFFECT = ("cached", "delegated", "consistent", "default")  # of other hosts, as in Docker
 _OF_MOUNTS = {
     "": {"Type", "Source", "Target", "ReadOnly", "Consistency"},
     "BindOptions": {
@@ -205,6 +208,7 @@ _OF_MOUNTS = {
     },
     "VolumeOptions": {"NoCopy", "Subpath", "Labels", "DriverConfig"},
     "TmpfsOptions": {"SizeBytes", "Mode"},
+    "ImageOptions": {"Subpath"},
 }
 
 
@@ -249,14 +253,21 @@ def _mount(fields: dict[str, Any]) -> model.Mount:
             tmpfs = options["TmpfsOptions"]
             made = _tmpfs(target, tmpfs.get("SizeBytes") or None, tmpfs.get("Mode") or None)
             return replace(made, read_only=read_only)
+        case "image":
+            if not source:
+                raise RefusedError(f"cannot mount at {target}: an image mount needs the name of an image")
+            subpath = options["ImageOptions"].get("Subpath") or None
+            return model.Mount("image", target, source, read_only=True, subpath=subpath)
         case kind:
-            raise RefusedError(f"cannot mount {target}: there are bind, volume and tmpfs, and not {kind!r}")
+            raise RefusedError(
+                f"cannot mount {target}: there are bind, volume, tmpfs and image, and not {kind!r}"
+            )
 
 
 def _propagation(word: str | None, target: str) -> str | None:
-    if word and word not in _PROPAGATIONS:
+    if word and word not in PROPAGATIONS:
         raise RefusedError(
-            f"cannot mount at {target}: invalid propagation mode: {word}; {', '.join(_PROPAGATIONS)}"
+            f"cannot mount at {target}: invalid propagation mode: {word}; {', '.join(PROPAGATIONS)}"
         )
     return word or None
 
@@ -320,6 +331,12 @@ def _restart(host: dict[str, Any]) -> model.RestartRules:
 
 
 def _limits(host: dict[str, Any]) -> model.Limits:
+    weight = host.get("BlkioWeight") or 0
+    if weight and not 10 <= weight <= 1000:
+        raise RefusedError("cannot create a container: range of blkio weight is from 10 to 1000")
+    cpus = host.get("CpusetCpus") or ""
+    if cpus and not CPUSET.fullmatch(cpus):
+        raise RefusedError(f"cannot create a container: {cpus!r} is no list of CPUs; write 0,2-3")
     return model.Limits(
         memory_bytes=host.get("Memory") or None,
         memory_swap_bytes=host.get("MemorySwap") or None,
@@ -327,7 +344,27 @@ def _limits(host: dict[str, Any]) -> model.Limits:
         cpus=host["NanoCpus"] / 1e9 if host.get("NanoCpus") else None,
         cpu_shares=host.get("CpuShares") or None,
         pids=host.get("PidsLimit") or None,
+        cpuset=cpus or None,
+        blkio_weight=weight or None,
+        blkio_devices=tuple(_device_limits(host)),
     )
+
+
+_DEVICE_LIMITS: dict[
+    str, tuple[Literal["weight", "read_bps", "write_bps", "read_iops", "write_iops"], str]
+] = {
+    "BlkioWeightDevice": ("weight", "Weight"),
+    "BlkioDeviceReadBps": ("read_bps", "Rate"),
+    "BlkioDeviceWriteBps": ("write_bps", "Rate"),
+    "BlkioDeviceReadIOps": ("read_iops", "Rate"),
+    "BlkioDeviceWriteIOps": ("write_iops", "Rate"),
+}
+
+
+def _device_limits(host: dict[str, Any]) -> Iterator[model.DeviceLimit]:
+    for name, (kind, field) in _DEVICE_LIMITS.items():
+        for each in host.get(name) or ():
+            yield model.DeviceLimit(kind, each["Path"], each[field])
 
 
 def _security(options: list[str] | tuple[str, ...]) -> model.SecurityOptions:

@@ -34,7 +34,11 @@ def row_view(entry: Entry, networks: Networks, *, now_s: float, now_wall: float)
     state = instance_view(entry, None, now_s=now_s, now_wall=now_wall)["State"]
     labels = dict(spec.labels)
     if stored.project:
-        labels |= {"com.docker.compose.project": stored.project, "com.docker.compose.service": spec.name}
+        labels |= {
+            "com.docker.compose.project": stored.project,
+            "com.docker.compose.service": spec.name,
+            "com.docker.compose.container-number": str(stored.number),
+        }
     return {
         "Id": entry.instance.id,
         "Names": [f"/{stored.name}"],

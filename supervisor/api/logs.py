@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from supervisor.core.exits import describe
 from supervisor.core.state import Running
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Published
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down
+from supervisor.daemon.prestart import hooks_of
 from supervisor.runtime import logs
 from supervisor.runtime.logfollow import Follower
 from supervisor.runtime.logmarks import RunMarker, interleave, merge, within
@@ -98,15 +99,24 @@ class _Handlers:
     async def _answer(
         self, request: web.Request, entries: list[Entry], project: str | None
     ) -> web.StreamResponse:
+        entries = [each for entry in entries for each in (*hooks_of(self._daemon.engine, entry), entry)]
         last = _tail(request)
         since, until = nanoseconds(request, "since"), nanoseconds(request, "until")
-        response = await stream(request)
+        response: web.StreamResponse
+
+        async def begin() -> None:
+            nonlocal response
+            response = await stream(request)
+
         if flag(request, "follow"):
-            async for line in followed(self._daemon, entries, project, tail=last, since_ns=since):
+            # The answer begins when nothing that is written from then on can be missed.
+            following = followed(self._daemon, entries, project, tail=last, since_ns=since, begun=begin)
+            async for line in following:
                 if until is not None and line["stamp_ns"] > until:
                     break
                 await send(response, line)
         else:
+            await begin()
             await stored(self._daemon.engine)
             lines = _history(self._daemon, entries, last, since, until)
             while batch := await asyncio.to_thread(lambda: list(itertools.islice(lines, _BATCH))):
@@ -145,15 +155,32 @@ async def followed(
     *,
     tail: int | None = None,
     since_ns: int | None = None,
+    begun: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Line]:
-    """History, then what comes, until cancelled. With `project` also of its instances that are made later."""
+    """History, then what comes, until cancelled.
+
+    begun: called when all that is written from then on will come. With `project` also of its instances that
+    are made later, but for what `compose run` makes.
+    """
     follower = Follower()
     known = {entry.instance.id for entry in entries}
+    early: list[Published] = []
+    """What happens while the history is read."""
+    reading = True
 
     def on_event(event: Published) -> None:
-        if event.action == "create" and project is not None and event.project == project:
+        if reading:
+            early.append(event)
+            return
+        made = daemon.engine.entries.get(event.instance) if event.action == "create" else None
+        if made is not None and made.stored.spec.one_off:
+            return
+        wanted = made is not None and (
+            made.stored.spec.hook_of in known or (project is not None and event.project == project)
+        )
+        if made is not None and wanted:
             known.add(event.instance)
-            entry = daemon.engine.entries[event.instance]
+            entry = made
             with contextlib.suppress(OSError):
                 follower.add(event.name, _made(daemon, entry), tail=None)
         elif event.action == "destroy":
@@ -162,6 +189,7 @@ async def followed(
         elif event.instance in known and event.action in ("start", "die"):
             follower.mark(_marker(event.name, event.run, event.action, event.wall, event.why))
 
+    daemon.engine.subscribers.add(on_event)
     try:
         for entry in entries:
             path, marks = _made(daemon, entry), _markers(daemon, entry)
@@ -171,7 +199,11 @@ async def followed(
                 follower.add(name, path, tail=tail, since_ns=since_ns, markers=marks)
 
             await asyncio.to_thread(add)
-        daemon.engine.subscribers.add(on_event)
+        reading = False
+        for event in early:
+            on_event(event)
+        if begun is not None:
+            await begun()
         async for record in follower:
             yield _line(record)
     finally:

@@ -15,18 +15,24 @@ from supervisor.daemon.state import StateError
 
 
 def find(engine: Engine, name: str, project: str | None) -> Entry:
-    """The instance of a name: its id, its container name, a service that only it has, a prefix of its id.
+    """The instance of a name: its id, its container name, its service, a prefix of its id.
 
-    404 with the nearest name, 409 if several are meant.
+    Of several instances of one service, the first is meant. 404 with the nearest name, 409 if what is meant
+    may be of several projects. What `compose run` made has no name of a service.
     """
+    return _find(engine, name, project)[0]
+
+
+def _find(engine: Engine, name: str, project: str | None) -> list[Entry]:
+    """All instances of a name, of one service, by number. Raises as `find`."""
     entries = [entry for entry in engine.entries.values() if project in (None, entry.stored.project)]
     for matches in (
         [e for e in entries if name in (e.instance.id, e.stored.name)],
-        [e for e in entries if e.stored.spec.name == name],
+        [e for e in entries if e.stored.spec.name == name and not e.stored.spec.one_off],
         [e for e in entries if len(name) >= 4 and e.instance.id.startswith(name)],
     ):
-        if len(matches) == 1:
-            return matches[0]
+        if len({(e.stored.project, e.stored.spec.name) for e in matches}) == 1:
+            return sorted(matches, key=lambda e: (e.stored.number, e.stored.created_wall))
         if matches:
             names = ", ".join(sorted(e.stored.name for e in matches))
             raise web.HTTPConflict(text=f"cannot tell which {name} is meant: {names}; add -p PROJECT")
@@ -43,15 +49,18 @@ def find_here(engine: Engine, request: web.Request) -> Entry:
 
 
 def select(engine: Engine, names: Iterable[str], project: str | None) -> list[Entry]:
-    """Those named, or all of the project; each once, by name."""
+    """Those named, with all instances of a service, or all of the project but what `compose run` made; each
+    once, by name."""
     wanted = list(names)
     if not wanted:
-        found = [e for e in engine.entries.values() if project in (None, e.stored.project)]
+        found = [
+            e
+            for e in engine.entries.values()
+            if project in (None, e.stored.project) and not e.stored.spec.one_off
+        ]
     else:
-        found = list(
-            {entry.instance.id: entry for entry in (find(engine, n, project) for n in wanted)}.values()
-        )
-    return sorted(found, key=lambda entry: entry.stored.name)
+        found = list({e.instance.id: e for name in wanted for e in _find(engine, name, project)}.values())
+    return sorted(found, key=lambda e: (e.stored.project, e.stored.spec.name, e.stored.number, e.stored.name))
 
 
 async def stored(engine: Engine) -> None:

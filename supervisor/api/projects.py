@@ -10,9 +10,11 @@ from aiohttp import web
 
 from supervisor.api.lookup import flag, seconds, send, stream
 from supervisor.core.model import Project
+from supervisor.core.reconcile import DEFAULTS, Options
+from supervisor.core.state import docker_state
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
-from supervisor.daemon.projects import has_begun
+from supervisor.daemon.outcomes import has_begun
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
@@ -23,10 +25,12 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     """Ours; Docker has no projects."""
     handlers = _Handlers(daemon)
     return [
+        web.get("/projects", handlers.index),
         web.post("/projects/{project}/up", handlers.up),
         web.post("/projects/{project}/plan", handlers.plan),
         web.post("/projects/{project}/wait", handlers.wait),
         web.post("/projects/{project}/down", handlers.down),
+        web.post("/projects/{project}/run", handlers.run),
     ]
 
 
@@ -34,24 +38,37 @@ class _Handlers:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def up(self, request: web.Request) -> web.StreamResponse:
-        """?renew_volumes: of what is recreated, the anonymous ones.
+    async def index(self, _request: web.Request) -> web.Response:
+        """Projects that have instances, with the states of these; not counting what `compose run` made."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self._daemon.engine.entries.values():
+            if entry.stored.project and not entry.stored.spec.one_off:
+                found.setdefault(entry.stored.project, []).append(entry)
+        files = self._daemon.projects.files
+        return web.json_response(
+            [
+                {
+                    "Name": name,
+                    "WorkingDir": entries[-1].stored.working_dir,
+                    "ConfigFiles": await asyncio.to_thread(files.known, name),
+                    "States": sorted(docker_state(entry.instance) for entry in entries),
+                }
+                for name, entries in sorted(found.items())
+            ]
+        )
 
-        Lines {operation, outcome}. ?timeout: seconds; then {"timeout": [names]}, and no more starts.
-        """
-        project, contents = await _project(request)
+    async def up(self, request: web.Request) -> web.StreamResponse:
+        """Lines {operation, outcome}. ?timeout: seconds; then {"timeout": [names]}, and no more starts."""
+        project, contents, options = await _project(request)
         # What is wrong now is the answer itself.
         project = await self._daemon.projects.resolve(project, contents)
         response = await stream(request)
-        renew = flag(request, "renew_volumes")
         try:
             async with asyncio.timeout(seconds(request, "timeout")):
-                async for operation, outcome in self._daemon.projects.up(
-                    project, contents, renew_volumes=renew
-                ):
+                async for operation, outcome in self._daemon.projects.up(project, contents, options):
                     await send(response, {**msgspec.to_builtins(operation), "outcome": outcome})
         except TimeoutError:
-            entries = self._daemon.projects.entries(project.name)
+            entries = [] if options.start == "none" else self._daemon.projects.members(project.name)
             late = [entry.stored.name for entry in entries if not has_begun(entry.instance)]
             await send(response, {"timeout": late})
         except (PlanError, PrepareError, StateError, VolumeError) as error:
@@ -59,8 +76,24 @@ class _Handlers:
         await response.write_eof()
         return response
 
+    async def run(self, request: web.Request) -> web.Response:
+        """Make a one-off instance of the only service of the project in the body: {"Id"}, as Docker's create.
+
+        Its name is its container_name.
+        """
+        project, contents, _ = await _project(request)
+        if len(project.services) != 1 or not project.services[0].one_off:
+            raise web.HTTPBadRequest(
+                text="cannot make a one-off instance: the project has to be of one service"
+            )
+        project = await self._daemon.projects.resolve(project, contents)
+        entry = await self._daemon.projects.one_off(project, contents)
+        return web.json_response({"Id": entry.instance.id, "Name": entry.stored.name}, status=201)
+
     async def plan(self, request: web.Request) -> web.Response:
-        plan = self._daemon.projects.plan(await self._daemon.projects.resolve(*await _project(request)))
+        project, contents, options = await _project(request)
+        project = await self._daemon.projects.resolve(project, contents)
+        plan = self._daemon.projects.plan(project, options)
         return web.json_response([msgspec.to_builtins(op) for op in plan.operations])
 
     async def wait(self, request: web.Request) -> web.StreamResponse:
@@ -72,7 +105,7 @@ class _Handlers:
         services = request.query.getall("service", [])
         entries = [
             entry
-            for entry in self._daemon.projects.entries(project)
+            for entry in self._daemon.projects.members(project)
             if not services or entry.stored.spec.name in services
         ]
         response = await stream(request)
@@ -93,12 +126,15 @@ class _Handlers:
         return response
 
     async def down(self, request: web.Request) -> web.StreamResponse:
-        """JSON lines {name, outcome} as things go."""
+        """JSON lines {name, outcome} as things go. ?service: only these, and what depends on them."""
         project = request.match_info["project"]
         response = await stream(request)
         try:
             async for name, error in self._daemon.projects.down(
-                project, volumes=flag(request, "volumes"), grace_s=seconds(request, "t")
+                project,
+                services=request.query.getall("service", []),
+                volumes=flag(request, "volumes"),
+                grace_s=seconds(request, "t"),
             ):
                 line = {"name": name, "error": error} if error else {"name": name, "outcome": "removed"}
                 await send(response, line)
@@ -116,15 +152,16 @@ class _Beside(msgspec.Struct):
     """What is in a request beside the fields of its project. contents: see `core.grants`, in base64."""
 
     contents: dict[str, bytes] = {}
+    options: Options = DEFAULTS
 
 
-async def _project(request: web.Request) -> tuple[Project, dict[str, bytes]]:
+async def _project(request: web.Request) -> tuple[Project, dict[str, bytes], Options]:
     body = await request.read()
     try:
         project = msgspec.json.decode(body, type=Project)
-        contents = msgspec.json.decode(body, type=_Beside).contents
+        beside = msgspec.json.decode(body, type=_Beside)
     except msgspec.MsgspecError as error:
         raise web.HTTPBadRequest(text=f"cannot read the project: {error}") from error
     if project.name != request.match_info["project"]:
         raise web.HTTPBadRequest(text="cannot bring up the project: its name is not the one of the path")
-    return project, contents
+    return project, beside.contents, beside.options

@@ -15,7 +15,7 @@ from aiohttp import web
 from supervisor.core.state import Waiting
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry, Process
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down
 from supervisor.runtime.rootfiles import hidden_devices
 from supervisor.runtime.rootview import (
     NotYetError,
@@ -80,4 +80,6 @@ def _of_process(process: Process, work: Callable[[View], T]) -> T:
 def _of_plan(daemon: Daemon, entry: Entry, work: Callable[[View], T], writable: bool) -> T:
     with daemon.plans.looked_at(entry.stored) as steps:
         wanted = steps if writable else read_only(steps)
-        return root_of_plan(wanted, daemon.paths.root_mountpoint, lambda root: work(View(root)))
+        return root_of_plan(
+            wanted, daemon.paths.root_mountpoint, lambda root: work(View(root)), writable=writable
+        )

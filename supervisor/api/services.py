@@ -19,8 +19,7 @@ from supervisor.api.lookup import select, send, stored, stream
 from supervisor.core.exits import signal_name
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.engine import Entry
-from supervisor.daemon.outcomes import outcome
-from supervisor.daemon.projects import is_down
+from supervisor.daemon.outcomes import is_down, outcome
 from supervisor.daemon.state import StateError
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.volumes import VolumeError
@@ -38,6 +37,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     signal: str = "KILL"
     force: bool = False
     volumes: bool = False
+    alone: bool = False
 
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -84,7 +84,8 @@ class _Handlers:
             case "stop":
                 return self._together(entries, self._stop(entries, wanted), "stopped")
             case "restart":
-                return self._each(entries, lambda entry: self._restart(entry, wanted.grace_s))
+                again = self._daemon.projects.restart(entries, wanted.grace_s, alone=wanted.alone)
+                return self._together(entries, again)
             case "kill":
                 return self._each(entries, lambda entry: self._kill(entry, wanted.signal))
             case "pause" | "unpause":
@@ -116,10 +117,6 @@ class _Handlers:
     async def _stop(self, entries: list[Entry], wanted: Request) -> None:
         await self._daemon.projects.stop(entries, grace_s=wanted.grace_s, hold_s=wanted.hold_s)
         await stored(self._daemon.engine)
-
-    async def _restart(self, entry: Entry, grace_s: float | None) -> str:
-        await self._daemon.projects.restart(entry, grace_s)
-        return outcome(entry)
 
     async def _kill(self, entry: Entry, name: str) -> str:
         return f"sent {signal_name(kill(self._daemon, entry, name))}"

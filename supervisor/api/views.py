@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.exits import Exit, describe
+from supervisor.core.images import held_further
 from supervisor.core.state import Resting, Running, Waiting, docker_state, meant_to_run
 from supervisor.daemon.engine import Entry
 from supervisor.daemon.state import RunRecord
@@ -41,6 +42,9 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Name": stored.name,
         "Project": stored.project,
         "Service": stored.spec.name,
+        "Number": stored.number,
+        "OneOff": stored.spec.one_off,
+        "Run": instance.run,
         "Created": stamp(stored.created_wall),
         "RestartCount": instance.history.restart_count,
         "Reason": instance.reason,
@@ -49,8 +53,10 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
         "Exhausted": isinstance(phase, Resting) and phase.exhausted,
         "Usage": None if used is None else _usage_view(used, entry, now_wall),
         "Command": list(stored.spec.argv()),
+        "Labels": dict(stored.spec.labels),
         "ConfigHash": stored.config_hash,
         "Rootfs": msgspec.to_builtins(stored.spec.rootfs),
+        "FurtherImages": msgspec.to_builtins(held_further(stored.spec)),
         "Image": stored.spec.rootfs.path if stored.spec.rootfs.kind == "image" else "",
         "ImageID": stored.spec.rootfs.image_id,
         "HostConfig": {
@@ -71,7 +77,25 @@ def instance_view(entry: Entry, used: Usage | None, *, now_s: float, now_wall: f
             "StartedAt": stamp(entry.started_wall or (last.started_wall if last else None)),
             "FinishedAt": stamp(last.ended_wall if last else None),
             **_health_view(entry),
+            **_notify_view(entry),
         },
+    }
+
+
+def _notify_view(entry: Entry) -> Json:
+    """What it says of itself; absent where it was not asked to say anything."""
+    if entry.stored.spec.ready is None:
+        return {}
+    known = entry.readiness if isinstance(entry.instance.phase, Running) else None
+    if known is not None and known.run != entry.instance.run:
+        known = None
+    return {
+        "Notify": {
+            "Ready": known is not None and known.ready,
+            "Status": known.said if known is not None else "",
+            "Stopping": known is not None and known.stopping,
+            "Why": known.why if known is not None else "",
+        }
     }
 
 

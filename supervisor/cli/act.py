@@ -29,6 +29,9 @@ from supervisor.cli.errors import ApiError
 def act(context: Context, verb: str, names: tuple[str, ...], **more: object) -> None:
     """One verb on those named, or on the whole project; all are tried, and the exit code is the worst."""
     scope = context.scope(names)
+    if context.dry_run:
+        preview(context, verb, names, scope)
+        return
     lines = list(_results(context, verb, names, scope, more))
     ambiguous = [line for line in lines if line.get("status") == 409 and "is meant" in line["error"]]
     if ambiguous and scope is None:
@@ -46,6 +49,15 @@ def act(context: Context, verb: str, names: tuple[str, ...], **more: object) -> 
         output.print_error(f"nothing of the project {scope} is there; `shipkeeper up -d` brings it up")
     if worst:
         sys.exit(worst)
+
+
+def preview(context: Context, verb: str, names: tuple[str, ...], scope: str | None) -> None:
+    """Which instances it would be, in Compose's words."""
+    for view in context.client.call("GET", "/containers/json", {"all": 1, "project": scope}):
+        if view["OneOff"] and not names:
+            continue
+        if not names or not {view["Name"], view["Service"], view["Id"]}.isdisjoint(names):
+            click.echo(f"DRY-RUN MODE -  Container {view['Name']}  {verb}")
 
 
 def _results(
@@ -68,15 +80,23 @@ def _results(
 
 
 @click.command()
+@click.option("--wait", "wait_up", is_flag=True, help="Return when they are up, as `up --wait` does.")
+@click.option("--wait-timeout", type=float, help="Give up waiting after so many seconds, with exit code 124.")
 @project_options
 @NAMES
 @click.pass_obj
-def start(context: Context, names: tuple[str, ...]) -> None:
+def start(context: Context, wait_up: bool, wait_timeout: float | None, names: tuple[str, ...]) -> None:
     """Start what is down, in the order of dependencies; the counters begin anew.
 
     Without NAMES: all of the project. What runs is left alone.
     """
+    began = time.monotonic()
     act(context, "start", names)
+    if wait_up and not context.dry_run:
+        from supervisor.cli.bringing import wait_for
+
+        base = f"/projects/{context.project_name()}"
+        wait_for(context.client, base, list(names), began, wait_timeout, "text")
 
 
 @click.command()
@@ -103,13 +123,14 @@ def stop(context: Context, timeout: float | None, hold: str | None, names: tuple
 
 
 @click.command()
+@click.option("--no-deps", is_flag=True, help="Only them, not what depends on them with `restart: true`.")
 @TIMEOUT
 @project_options
 @NAMES
 @click.pass_obj
-def restart(context: Context, timeout: float | None, names: tuple[str, ...]) -> None:
+def restart(context: Context, no_deps: bool, timeout: float | None, names: tuple[str, ...]) -> None:
     """Stop and start; starts what is down, and does not wait for a backoff."""
-    act(context, "restart", names, grace_s=timeout)
+    act(context, "restart", names, grace_s=timeout, alone=no_deps)
 
 
 @click.command()

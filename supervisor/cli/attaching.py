@@ -27,7 +27,10 @@ _SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """How. keys: bytes that detach from a terminal. sig_proxy: signals to us are passed on to it."""
+    """How. keys: bytes that detach from a terminal. sig_proxy: signals to us are passed on to it.
+
+    waits: its start may wait for others; until then a signal ends this command.
+    """
 
     container: str
     stdin: bool
@@ -35,6 +38,7 @@ class Attachment:
     keys: bytes
     sig_proxy: bool = True
     condition: str = "next-exit"
+    waits: bool = False
 
     @property
     def on_terminal(self) -> bool:
@@ -53,15 +57,20 @@ def attached(client: Client, wanted: Attachment, start: Callable[[], object] | N
     raw = client.hijack(f"{path}/attach", b"", streams)
     # Its head is an answer that counts: from here on no end is missed.
     ending = client.begin("POST", f"{path}/wait", {"condition": wanted.condition})
-    detached = threading.Event()
-    with _signals(client, wanted), raw_terminal(0) if wanted.on_terminal else contextlib.nullcontext():
+    detached, begun = threading.Event(), threading.Event()
+    if not wanted.waits:
+        begun.set()
+    with _signals(client, wanted, begun), raw_terminal(0) if wanted.on_terminal else contextlib.nullcontext():
         if start is not None:
             try:
                 start()
             except ApiError as error:
                 output.print_error(str(error))
+                if error.status == 409:
+                    return DAEMON_FAILED  # no run of it has begun, and none will end
                 code = _code(ending)
                 return DAEMON_FAILED if code is None or code >= NEVER_BEGAN else code
+        begun.set()
         if wanted.on_terminal:
             _resize(client, wanted)
         if wanted.stdin:
@@ -87,10 +96,12 @@ def _code(ending: Pending) -> int | None:
 
 
 @contextlib.contextmanager
-def _signals(client: Client, wanted: Attachment) -> Iterator[None]:
+def _signals(client: Client, wanted: Attachment, begun: threading.Event) -> Iterator[None]:
     """Pass signals on, or end by them; in each case the terminal is put back."""
 
-    def pass_on(number: int, _frame: Any) -> None:
+    def pass_on(number: int, frame: Any) -> None:
+        if not begun.is_set():
+            end(number, frame)
         with contextlib.suppress(ApiError, UnreachableError):
             client.call("POST", f"/containers/{wanted.container}/kill", {"signal": number})
 

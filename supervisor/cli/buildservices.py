@@ -159,15 +159,19 @@ def build_project(context: Context, files: tuple[str, ...], mode: Mode, options:
     build_services(context, loaded, chosen, mode, overrides)
 
 
-def build_first(context: Context, loaded: Loaded, *, everything: bool, only_tell: bool, form: str) -> bool:
+def build_first(
+    context: Context, loaded: Loaded, *, everything: bool, only_tell: bool, form: str, quiet: bool = False
+) -> bool:
     """What `up` builds: services whose image is not there, or all. Ends the command on a failure.
 
-    only_tell: print what would be built. False: the plan is not known before that is done.
+    form: json, or else as `context.progress` says. quiet: do not show it. only_tell: print what would be
+    built. False: the plan is not known before that is done.
     """
     chosen = missing(context, loaded, everything=everything)
     if not only_tell:
         if chosen:
-            build_services(context, loaded, chosen, "json" if form == "json" else "auto", Overrides())
+            mode: Mode = "quiet" if quiet else "json" if form == "json" else context.progress
+            build_services(context, loaded, chosen, mode, Overrides())
         return True
     for name in chosen:
         image = parse_reference(loaded.sources[name].image).familiar

@@ -61,6 +61,14 @@ class Pending:
             self._connection.close()
 
 
+def _lines(response: http.client.HTTPResponse, connection: _Connection) -> Iterator[Any]:
+    try:
+        while line := response.readline():
+            yield json.loads(line)
+    finally:
+        connection.close()
+
+
 class Client:
     """Calls of the API. Raises ApiError and UnreachableError."""
 
@@ -95,13 +103,8 @@ class Client:
     def stream(
         self, method: str, path: str, query: Mapping[str, object] | None = None, body: bytes | None = None
     ) -> Iterator[Any]:
-        """One request whose answer is JSON lines, as they come."""
-        response, connection = self._request(method, path, query, body)
-        try:
-            while line := response.readline():
-                yield json.loads(line)
-        finally:
-            connection.close()
+        """One request whose answer is JSON lines, as they come. It has begun when this returns."""
+        return _lines(*self._request(method, path, query, body))
 
     @contextlib.contextmanager
     def download(

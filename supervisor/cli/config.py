@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--services", "what", flag_value="services", help="Only the names of the services.")
 @click.option("--volumes", "what", flag_value="volumes", help="Only the names of the volumes.")
 @click.option("--networks", "what", flag_value="networks", help="Only the names of the networks.")
+@click.option("--models", "what", flag_value="models", help="None: models are refused.")
 @click.option("--images", "what", flag_value="images", help="Only the names of the images.")
 @click.option("--profiles", "what", flag_value="profiles", help="Only the names of the profiles.")
 @click.option("--environment", "what", flag_value="environment", help="The variables that files may use.")
@@ -106,6 +107,8 @@ def _names(loaded: Loaded, what: str) -> list[str]:
                 for name, document in services.items()
                 if name in by_service
             ]
+        case "models":
+            return []
         case "profiles":
             return list(loaded.profiles)
         case "environment":

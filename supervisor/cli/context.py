@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, NOT_MET, UNKNOWN, NO_DAEMON, TIMED_OUT, DAEMON_FAILED = 1, 2, 3, 4, 5, 124, 125
 """Exit codes; 0 is done."""
+_told: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the options say."""
+    """What the options say.
+
+    compose: `shipkeeper compose`, where a name is that of a service of the project of the files here, and
+    nothing else is meant. dry_run: tell what would be done. progress: how (--progress there).
+    """
 
     files: tuple[str, ...]
     project: str | None
@@ -34,6 +39,9 @@ class Context:
     profiles: tuple[str, ...]
     env_files: tuple[str, ...]
     settings: Settings
+    compose: bool = False
+    dry_run: bool = False
+    progress: Literal["auto", "tty", "plain", "json", "quiet"] = "auto"
 
     @property
     def client(self) -> Client:
@@ -51,9 +59,19 @@ class Context:
         )
 
     def load(
-        self, services: tuple[str, ...] = (), *, keep_paths: bool = False, read_env_files: bool = True
+        self,
+        services: tuple[str, ...] = (),
+        *,
+        keep_paths: bool = False,
+        read_env_files: bool = True,
+        said_later: Callable[[Loaded], Collection[str]] = lambda _: (),
+        dependencies: bool = True,
     ) -> Loaded:
-        """The project of the files, warnings told. Raises ComposeErrors."""
+        """The project of the files, warnings told. Raises ComposeErrors.
+
+        said_later: the places of which the command itself is going to say what is wrong. Others: as for
+        `load_project`.
+        """
         from supervisor import compose
 
         loaded = compose.load_project(
@@ -66,9 +84,14 @@ class Context:
             services=services,
             keep_paths=keep_paths,
             read_env_files=read_env_files,
+            dependencies=dependencies,
         )
+        later = said_later(loaded) if loaded.warnings else ()
         for warning in loaded.warnings:
-            output.print_error(f"warning: {warning}")
+            text = str(warning)
+            if warning.path not in later and text not in _told:  # some verbs load the files more than once
+                output.print_error(f"warning: {text}")
+                _told.add(text)
         return loaded
 
     def merged(self, *, interpolate: bool, normalize: bool, keep_paths: bool) -> dict[str, Any]:
@@ -102,9 +125,14 @@ class Context:
 
     def scope(self, names: tuple[str, ...]) -> str | None:
         """The project that names are looked up in; None: all, where neither names nor options say which."""
-        if self.project or self.files or self.directory or not names:
+        if self.is_scoped or not names:
             return self.project_name()
         return None
+
+    @property
+    def is_scoped(self) -> bool:
+        """The options say which project is meant."""
+        return bool(self.compose or self.project or self.files or self.directory)
 
 
 def _change(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -166,6 +194,7 @@ TABLE_OR_JSON = click.option(
     show_default=True,
     help="json: one document a line.",
 )
+INDEX = click.option("--index", type=int, help="Which of its replicas, where a service has several.")
 TIMEOUT = click.option(
     "-t", "--timeout", type=float, help="Seconds of grace before SIGKILL, instead of the service's own."
 )
@@ -175,6 +204,28 @@ def fail(code: int, text: str) -> None:
     """One line on stderr, and out."""
     output.print_error(text)
     sys.exit(code)
+
+
+def instance_name(context: Context, name: str, index: int | None) -> str:
+    """The container of a service that is meant: that of --index; in `compose`, without it, the first.
+
+    `name` itself where nobody asks for one of several, or where it is no service: the daemon judges it then.
+    """
+    if index is None and not context.compose:
+        return name
+    query = {"all": 1, "project": context.project_name()}
+    views = [
+        view
+        for view in context.client.call("GET", "/containers/json", query)
+        if view["Service"] == name and not view["OneOff"]
+    ]
+    numbered = {view["Number"]: view["Name"] for view in views}
+    if index is not None and index not in numbered:
+        here = ", ".join(str(number) for number in sorted(numbered)) or "none"
+        fail(UNKNOWN, f'service "{name}" has no container #{index}; there is {here}')
+    if not numbered:
+        return name
+    return str(numbered[min(numbered) if index is None else index])
 
 
 def code_of(status: int) -> int:

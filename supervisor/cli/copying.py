@@ -14,14 +14,24 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from supervisor.cli import output
-from supervisor.cli.context import FAILED, NAME, UNKNOWN, Context, fail, in_project, project_option
+from supervisor.cli.context import (
+    FAILED,
+    INDEX,
+    NAME,
+    UNKNOWN,
+    Context,
+    fail,
+    in_project,
+    instance_name,
+    project_option,
+)
 from supervisor.cli.errors import ApiError
 
 _CHUNK_BYTES = 256 * 1024
@@ -59,11 +69,22 @@ class _CopyError(Exception):
 )
 @click.option("-L", "--follow-link", is_flag=True, help="Copy what a symbolic link SOURCE leads to.")
 @click.option("-q", "--quiet", is_flag=True, help="Accepted as Docker has it; nothing is told anyway.")
+@click.option("--all", "everywhere", is_flag=True, help="To every replica; what `compose run` made, too.")
+@INDEX
 @project_option
 @click.argument("source")
 @click.argument("target")
 @click.pass_obj
-def cp(context: Context, archive: bool, follow_link: bool, quiet: bool, source: str, target: str) -> None:
+def cp(
+    context: Context,
+    archive: bool,
+    follow_link: bool,
+    quiet: bool,
+    everywhere: bool,
+    index: int | None,
+    source: str,
+    target: str,
+) -> None:
     """Copy files between a service and this host: NAME:PATH to PATH, or PATH to NAME:PATH.
 
     The service may run or not; volumes are part of what it sees, /proc, /sys and /dev are not. Links inside
@@ -80,15 +101,22 @@ def cp(context: Context, archive: bool, follow_link: bool, quiet: bool, source: 
     here, there = _end(source), _end(target)
     if bool(here.service) == bool(there.service):
         raise click.UsageError("exactly one of SOURCE and TARGET is NAME:PATH; ./a:b is a file of this host")
-    name = (here.service or there.service,)
+    service = here.service or there.service
+    if everywhere and here.service:
+        raise click.UsageError("--all is for copies into a service")
+    if everywhere and target != "-" and source == "-":
+        raise click.UsageError("--all needs SOURCE several times, and stdin comes once")
     try:
-        in_project(
-            context,
-            lambda project: _copy(
-                context, _with(here, project), _with(there, project), archive=archive, follow=follow_link
-            ),
-            name,
-        )
+        for name in _all_of(context, service) if everywhere else [instance_name(context, service, index)]:
+
+            def copy(project: str | None, name: str = name) -> None:
+                ends = [
+                    replace(end, service=name, project=project) if end.service else end
+                    for end in (here, there)
+                ]
+                _copy(context, ends[0], ends[1], archive=archive, follow=follow_link)
+
+            in_project(context, copy, (name,))
     except ApiError:
         raise
     except _CopyError as error:
@@ -106,8 +134,14 @@ def _end(text: str) -> _End:
     return _End(service, path if path.startswith("/") else f"/{path}")
 
 
-def _with(end: _End, project: str | None) -> _End:
-    return _End(end.service, end.path, project)
+def _all_of(context: Context, service: str) -> list[str]:
+    """Every container of a service of the project."""
+    query = {"all": 1, "project": context.project_name()}
+    views = context.client.call("GET", "/containers/json", query)
+    names = [view["Name"] for view in views if service in (view["Service"], view["Name"])]
+    if not names:
+        raise ApiError(404, f"no such service: {service}")
+    return names
 
 
 def _copy(context: Context, source: _End, target: _End, *, archive: bool, follow: bool) -> None:
@@ -251,16 +285,18 @@ def _look(context: Context, end: _End, *, follow: bool) -> _There:
 # --- export and commit -------------------------------------------------------------------------------
 @click.command()
 @click.option("-o", "--output", "path", help="Where to write; without it, stdout.")
+@INDEX
 @project_option
 @NAME
 @click.pass_obj
-def export(context: Context, path: str | None, name: str) -> None:
+def export(context: Context, path: str | None, index: int | None, name: str) -> None:
     """Write the whole root of the service NAME as a tar archive; what is mounted in it is not in it.
 
     It may be running. `shipkeeper import` makes an image of it.
     """
     if path is None and sys.stdout.isatty():
         raise click.UsageError("an archive is nothing for a terminal: use -o FILE, or a pipe")
+    name = instance_name(context, name, index)
 
     def ask(write: Callable[[bytes], Any]) -> None:
         def fetch(project: str | None) -> None:
@@ -290,6 +326,7 @@ def export(context: Context, path: str | None, name: str) -> None:
 )  # fmt: skip
 @click.option("-m", "--message", default="", help="A comment, for its history.")
 @click.option("--pause/--no-pause", default=True, show_default=True, help="Pause the service meanwhile.")
+@INDEX
 @project_option
 @NAME
 @click.argument("image", required=False)
@@ -300,6 +337,7 @@ def commit(
     changes: tuple[str, ...],
     message: str,
     pause: bool,
+    index: int | None,
     name: str,
     image: str | None,
 ) -> None:
@@ -308,7 +346,7 @@ def commit(
     Volumes are not part of it. The service may be running.
     """
     query = {
-        "container": name,
+        "container": instance_name(context, name, index),
         "repo": image or None,
         "author": author or None,
         "comment": message or None,

@@ -15,7 +15,16 @@ import click
 
 from supervisor.cli import output
 from supervisor.cli.client import Client, Hijacked
-from supervisor.cli.context import FAILED, Context, complete_names, fail, in_project, project_options
+from supervisor.cli.context import (
+    FAILED,
+    INDEX,
+    Context,
+    complete_names,
+    fail,
+    in_project,
+    instance_name,
+    project_options,
+)
 from supervisor.cli.errors import ApiError
 from supervisor.cli.terminal import BLOCK, copy_frames, copy_raw, raw_terminal, terminal_size
 
@@ -33,6 +42,7 @@ from supervisor.cli.terminal import BLOCK, copy_frames, copy_raw, raw_terminal, 
 @click.option("-u", "--user", help="USER[:GROUP] instead of the service's.")
 @click.option("-w", "--workdir", help="Directory instead of the service's.")
 @click.option("--privileged", is_flag=True, help="With all capabilities and without the system call filter.")
+@INDEX
 @project_options
 @click.argument("name", shell_complete=complete_names)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -47,6 +57,7 @@ def exec_(
     user: str | None,
     workdir: str | None,
     privileged: bool,
+    index: int | None,
     name: str,
     command: tuple[str, ...],
 ) -> None:
@@ -72,6 +83,7 @@ def exec_(
     }
     body = json.dumps(document).encode()
     client = context.client
+    name = instance_name(context, name, index)
     made = in_project(
         context,
         lambda project: client.call("POST", f"/containers/{name}/exec", {"project": project}, body),

@@ -15,6 +15,7 @@ from supervisor.api.server import serve
 from supervisor.cli.grants import ContentsError, collect
 from supervisor.cli.journal import Journal
 from supervisor.core.model import Project
+from supervisor.core.reconcile import Options
 from supervisor.daemon.app import Daemon
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.state import StateError
@@ -55,6 +56,7 @@ async def run_daemon(settings: Settings) -> None:
                 await asyncio.wait([ended], timeout=interval_s)
                 notify("WATCHDOG=1")
             notify("STOPPING=1")
+            daemon.projects.cut_off()
             for task in reading:
                 task.cancel()
             services = await _services_end_too(settings, log.report)
@@ -110,7 +112,7 @@ async def _bring_up(
     """Whether it could be done."""
     try:
         resolved = await daemon.projects.resolve(project, contents)
-        async for operation, outcome in daemon.projects.up(resolved, contents, start_down=False):
+        async for operation, outcome in daemon.projects.up(resolved, contents, Options(start="new")):
             if operation.verb == "orphan":  # what became of the others is told by their events
                 report(f"{operation.name}: {outcome}")
     except (PlanError, PrepareError, StateError, VolumeError) as error:

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,9 @@ from supervisor.cli import output
 from supervisor.cli.context import FAILED, TABLE_OR_JSON, UNKNOWN, USAGE, Context, fail
 from supervisor.cli.errors import UnreachableError
 from supervisor.cli.tables import duration, size
+from supervisor.core.images import held_further
 from supervisor.core.labels import has_label
+from supervisor.core.model import ServiceSpec
 from supervisor.core.reference import InvalidReferenceError, Reference, parse_reference
 from supervisor.image import config as oci
 from supervisor.image.blobs import BlobError
@@ -57,17 +59,26 @@ def opened(context: Context) -> Iterator[ImageStore]:
 
 
 def _roots(context: Context) -> list[tuple[str, dict[str, Any]]]:
-    """Names of all instances, running or not, with what their root stands on."""
+    """Names of all instances, running or not, with each image, or other root, that they stand on or mount."""
     try:
         views = context.client.call("GET", "/containers/json", {"all": 1})
-        return [(view["Name"], view["Rootfs"]) for view in views]
+        return [
+            (view["Name"], each)
+            for view in views
+            for each in (view["Rootfs"], *view.get("FurtherImages", ()))
+        ]
     except UnreachableError:
         path = context.settings.paths.database
         if not Path(path).exists():
             return []
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute("SELECT name, spec FROM instance")
-            return [(name, msgspec.json.decode(spec)["rootfs"]) for name, spec in rows]
+            stored = [(name, msgspec.json.decode(spec, type=ServiceSpec)) for name, spec in rows]
+            return [
+                (name, msgspec.to_builtins(each))
+                for name, spec in stored
+                for each in (spec.rootfs, *held_further(spec))
+            ]
 
 
 def _kept_layers(store: ImageStore, roots: list[tuple[str, dict[str, Any]]]) -> frozenset[str]:
@@ -334,6 +345,14 @@ def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
 
     Names, ids and beginnings of ids. All are tried; where one cannot go, the command fails in the end.
     """
+    if code := remove_images(context, names, force=force):
+        sys.exit(code)
+
+
+def remove_images(
+    context: Context, names: Iterable[str], *, force: bool = False, missing: bool = False
+) -> int:
+    """As `rmi`; the exit code. All are tried. missing: one that is not there is no mistake."""
     with opened(context) as store:
         roots = _roots(context)
         users: dict[str, list[str]] = {}
@@ -344,13 +363,14 @@ def rmi(context: Context, force: bool, names: tuple[str, ...]) -> None:
             try:
                 _remove_one(store, text, users, force=force)
             except (StoreError, InvalidReferenceError) as error:  # the others are tried still
+                if missing and isinstance(error, NotFoundError):
+                    continue
                 output.print_error(str(error))
                 code = max(code, UNKNOWN if isinstance(error, NotFoundError) else FAILED)
         layers = _kept_layers(store, roots)
         with contextlib.suppress(StoreError):  # somebody adds something now: the next prune takes the layers
             store.prune(dangling=False, used=lambda _: True, kept_layers=layers)
-        if code:
-            sys.exit(code)
+        return code
 
 
 def _remove_one(store: ImageStore, text: str, users: dict[str, list[str]], *, force: bool) -> None:

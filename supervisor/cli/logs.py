@@ -10,7 +10,16 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.context import NAMES, USAGE, Context, fail, in_project, project_option
+from supervisor.cli.context import (
+    INDEX,
+    NAMES,
+    USAGE,
+    Context,
+    fail,
+    in_project,
+    instance_name,
+    project_option,
+)
 from supervisor.cli.logview import LogView, wants_colour
 from supervisor.cli.times import parse_time_ns
 
@@ -24,6 +33,7 @@ from supervisor.cli.times import parse_time_ns
 @click.option("--no-log-prefix", is_flag=True, help="Exactly what was written: no names, no marks.")
 @click.option("--no-color", is_flag=True, help="No colours (as NO_COLOR=1).")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@INDEX
 @project_option
 @NAMES
 @click.pass_obj
@@ -37,12 +47,15 @@ def logs(
     no_log_prefix: bool,
     no_color: bool,
     form: str,
+    index: int | None,
     names: tuple[str, ...],
 ) -> None:
     """Show what services wrote, merged in time order; marks show where a run ended and the next began.
 
     Without NAMES: all of the project.
     """
+    if index is not None:
+        names = tuple(instance_name(context, name, index) for name in names)
     query: dict[str, Any] = {"tail": tail, "follow": 1 if follow else None, "name": list(names) or None}
     now_ns = time.time_ns()
     for word, text in (("since", since), ("until", until)):

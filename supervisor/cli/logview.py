@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -11,13 +12,26 @@ import click
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
 
+_choice = ["auto"]
+
+
+def colour_by(ansi: str) -> None:
+    """For this command: never, always, or auto."""
+    _choice[0] = ansi
+
+
 def wants_colour(stream: IO[Any]) -> bool:
     """A terminal, and nobody said no (https://no-color.org)."""
+    if _choice[0] != "auto":
+        return _choice[0] == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class LogView:
-    """Writes log lines as the API gives them. What a service wrote goes out byte by byte as it was."""
+    """Writes log lines as the API gives them. What a service wrote goes out byte by byte as it was.
+
+    Several threads may use it.
+    """
 
     def __init__(
         self, out: IO[bytes], *, colour: bool, prefix: bool = True, stamps: bool = False, marks: bool = True
@@ -31,6 +45,7 @@ class LogView:
         self._colours: dict[str, str] = {}
         self._width = 0
         self._open: tuple[str, str] | None = None  # (name, stream) of a line that has no end yet
+        self._lock = threading.Lock()
 
     def know(self, names: list[str]) -> None:
         """Names that will come, so that their prefixes are equally wide from the first line on."""
@@ -39,6 +54,10 @@ class LogView:
 
     def show(self, line: dict[str, Any]) -> None:
         """One line of the API."""
+        with self._lock:
+            self._show(line)
+
+    def _show(self, line: dict[str, Any]) -> None:
         name, stream = line["name"], line["stream"]
         if line.get("marker"):
             if self._marks:
@@ -58,8 +77,9 @@ class LogView:
 
     def say(self, text: str) -> None:
         """A line of our own."""
-        self._end_open()
-        self._write(self._styled(text, dim=True).encode() + b"\n")
+        with self._lock:
+            self._end_open()
+            self._write(self._styled(text, dim=True).encode() + b"\n")
 
     def _end_open(self) -> None:
         if self._open is not None:

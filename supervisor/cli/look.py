@@ -28,11 +28,10 @@ _STATS_EVERY_S = 1.0
 
 def _views(context: Context, names: tuple[str, ...], *, everything: bool) -> list[dict[str, Any]]:
     """Instances with what they use: of the names, of the project that -p or -f names, or all."""
-    scoped = context.project or context.files or context.directory
     query = {
         "all": 1 if everything else None,
         "usage": 1,
-        "project": context.project_name() if scoped else None,
+        "project": context.project_name() if context.is_scoped else None,
     }
     views: list[dict[str, Any]] = context.client.call("GET", "/containers/json", query)
     if not names:
@@ -133,19 +132,24 @@ def top(context: Context, form: str, names: tuple[str, ...]) -> None:
 
 
 @click.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Those that are down, too, with nothing.")
 @click.option("--no-stream", is_flag=True, help="Once, not again and again.")
+@click.option("--no-trunc", is_flag=True, hidden=True, help="Accepted: nothing is cut.")
 @TABLE_OR_JSON
 @project_options
 @NAMES
 @click.pass_obj
-def stats(context: Context, no_stream: bool, form: str, names: tuple[str, ...]) -> None:
+def stats(
+    context: Context, everything: bool, no_stream: bool, no_trunc: bool, form: str, names: tuple[str, ...]
+) -> None:
     """What services use now: CPU over a second (100 % is one processor), memory, threads."""
+    del no_trunc
     screen = sys.stdout.isatty() and form == "table" and not no_stream
     with contextlib.suppress(KeyboardInterrupt):
-        before, at = _views(context, names, everything=False), time.monotonic()
+        before, at = _views(context, names, everything=everything), time.monotonic()
         while True:
             time.sleep(_STATS_EVERY_S)
-            now, then = _views(context, names, everything=False), at
+            now, then = _views(context, names, everything=everything), at
             at = time.monotonic()
             rows = tables.stats_rows(before, now, at - then)
             before = now

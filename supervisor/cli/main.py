@@ -6,37 +6,40 @@ one line and a next step, never a traceback.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
+from collections.abc import Mapping
+from typing import ClassVar
 
 import click
 
 from supervisor.cli import output
 from supervisor.cli.context import FAILED, NO_DAEMON, USAGE, Context, code_of
 from supervisor.cli.errors import ApiError, UnreachableError
+from supervisor.cli.verbs import Verbs
 from supervisor.daemon.settings import SettingsError, load_settings
 
-_VERBS = {
-    "project": ("up", "down"),
+_TABLE = {
+    "compose": ("compose",),
+    "project": ("up", "scale", "down"),
     "config": ("config",),
+    "watch": ("watch",),
+    "composels": ("ls",),
     "look": ("ps", "inspect", "why", "top", "stats", "events"),
     "act": ("start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait"),
     "logs": ("logs",),
-    "execs": ("exec",),
+    "execs": ("exec:exec_",),
     "run": ("run", "create", "attach"),
     "container": ("rename", "container"),
     "network": ("network", "port"),
     "build": ("build",),
-    "images": ("images", "load", "save", "import", "tag", "rmi", "history", "image"),
+    "images": ("images", "load", "save", "import:import_", "tag", "rmi", "history", "image"),
     "copying": ("cp", "export", "commit"),
     "usage": ("system", "builder"),
     "volumes": ("volume",),
     "moving": ("pull", "push", "login", "logout"),
     "system": ("daemon", "doctor", "completion", "version"),
 }
-_NAMES = {"exec": "exec_", "import": "import_"}
-_MODULES = {verb: module for module, verbs in _VERBS.items() for verb in verbs}
 
 _EPILOG = """\b
 Exit codes:
@@ -61,28 +64,12 @@ Files:
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class _Verbs(click.Group):
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(_MODULES)
-
-    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _MODULES:
-            return None
-        module = importlib.import_module(f"supervisor.cli.{_MODULES[name]}")
-        command = getattr(module, _NAMES.get(name, name))
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _MODULES and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], _MODULES, 1)
-            advice = f"did you mean {near[0]}?" if near else "see shipkeeper --help"
-            raise click.UsageError(f"no such command: {args[0]}; {advice}", ctx)
-        return super().resolve_command(ctx, args)
+class _Verbs(Verbs):
+    table: ClassVar[Mapping[str, str]] = {
+        verb: f"{module}:{name or verb}"
+        for module, verbs in _TABLE.items()
+        for verb, _, name in (each.partition(":") for each in verbs)
+    }
 
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings=_SETTINGS)
@@ -120,6 +107,7 @@ def cli(
     shipkeeper ps                 what runs, and why something does not
     shipkeeper why web            the story of its last runs
     shipkeeper logs -f            what all of them write
+    shipkeeper compose ...        the words and flags of `docker compose`
     """
     env = {**os.environ, **({"SHIPKEEPER_CONFIG": config} if config else {})}
     settings = load_settings(env, state_dir=state_dir, run_dir=run_dir, metrics_address=metrics_address)

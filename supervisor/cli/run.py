@@ -11,7 +11,17 @@ from typing import Any
 import click
 
 from supervisor.cli import output
-from supervisor.cli.context import DAEMON_FAILED, FAILED, Context, complete_names, fail
+from supervisor.cli.context import (
+    DAEMON_FAILED,
+    FAILED,
+    INDEX,
+    Context,
+    complete_names,
+    fail,
+    in_project,
+    instance_name,
+    project_option,
+)
 from supervisor.cli.errors import ApiError, UnreachableError
 from supervisor.cli.runoptions import attach_options, container_options, document
 
@@ -75,9 +85,13 @@ def create(context: Context, /, image: str, command: tuple[str, ...], **given: A
 @click.command()
 @click.option("--no-stdin", is_flag=True, help="Pass no stdin on.")
 @attach_options
+@INDEX
+@project_option
 @click.argument("name", shell_complete=complete_names)
 @click.pass_obj
-def attach(context: Context, no_stdin: bool, detach_keys: bytes, sig_proxy: bool, name: str) -> None:
+def attach(
+    context: Context, no_stdin: bool, detach_keys: bytes, sig_proxy: bool, index: int | None, name: str
+) -> None:
     """Attach this terminal, or these pipes, to the running container NAME.
 
     What it writes from now on is shown (`logs` has what was before), until it ends; its exit code is this
@@ -86,7 +100,12 @@ def attach(context: Context, no_stdin: bool, detach_keys: bytes, sig_proxy: bool
     """
     from supervisor.cli.attaching import Attachment, attached
 
-    view = context.client.call("GET", f"/containers/{name}/json")
+    name = instance_name(context, name, index)
+    view = in_project(
+        context,
+        lambda project: context.client.call("GET", f"/containers/{name}/json", {"project": project}),
+        (name,),
+    )
     if view["State"]["Status"] != "running":
         fail(
             FAILED,

@@ -38,6 +38,14 @@ _ATTACH = (
         help="Pass signals on to it; false: they end this command only.",
     ),
 )
+# option -> (Docker's field, what its value is called there, what it does)
+_DEVICE_LIMITS = {
+    "blkio-weight-device": ("BlkioWeightDevice", "Weight", "Weight at one block device: /dev/sda:300."),
+    "device-read-bps": ("BlkioDeviceReadBps", "Rate", "Most bytes a second that it reads: /dev/sda:10m."),
+    "device-write-bps": ("BlkioDeviceWriteBps", "Rate", "Most bytes a second that it writes."),
+    "device-read-iops": ("BlkioDeviceReadIOps", "Rate", "Most reads a second: /dev/sda:100."),
+    "device-write-iops": ("BlkioDeviceWriteIOps", "Rate", "Most writes a second."),
+}
 _OPTIONS = (
     click.option("--name", default="", help="Name of the container; one at random without."),
     click.option(
@@ -66,9 +74,10 @@ _OPTIONS = (
         "--mount",
         multiple=True,
         metavar="type=TYPE,target=TARGET[,...]",
-        help="bind, volume or tmpfs, with source=, readonly, volume-nocopy, volume-subpath=, volume-opt=,"
-        " volume-label=, bind-propagation=, bind-recursive=, bind-create-src, tmpfs-size=, tmpfs-mode=. A"
-        " bind's source has to exist without bind-create-src.",
+        help="bind, volume, tmpfs or image, with source=, readonly, volume-nocopy, volume-subpath=,"
+        " volume-opt=,"
+        " volume-label=, bind-propagation=, bind-recursive=, bind-create-src, tmpfs-size=, tmpfs-mode=,"
+        " image-subpath=. A bind's source has to exist without bind-create-src.",
     ),
     click.option("--shm-size", help="Size of /dev/shm: 256m (default: 64m)."),
     click.option("-w", "--workdir", help="Directory that it begins in."),
@@ -79,6 +88,18 @@ _OPTIONS = (
     click.option("-m", "--memory", help="Limit of memory: 512m."),
     click.option("--memory-swap", help="Of memory and swap together; -1 for no limit."),
     click.option("--cpus", type=float, help="Limit of processors: 1.5."),
+    click.option("--cpuset-cpus", default="", metavar="LIST", help="CPUs that it may run on: 0,2-3."),
+    click.option(
+        "--blkio-weight",
+        type=int,
+        default=0,
+        metavar="WEIGHT",
+        help="Its share of a block device's time, 10 to 1000 (0: as all others).",
+    ),
+    *(
+        click.option(f"--{name}", multiple=True, metavar="DEVICE:VALUE", help=text)
+        for name, (_, _, text) in _DEVICE_LIMITS.items()
+    ),
     click.option("--pids-limit", type=int, help="Limit of processes."),
     click.option("--read-only", is_flag=True, help="The root cannot be written."),
     click.option("--cap-add", multiple=True, help="A further capability."),
@@ -136,7 +157,7 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
         "Image": image,
         "Cmd": list(command),
         "Entrypoint": [given["entrypoint"]] if given["entrypoint"] else None,
-        "Env": [line for path in given["env_file"] for line in _env_file(path)]
+        "Env": [line for path in given["env_file"] for line in env_file_lines(path)]
         + [line for variable in given["env"] for line in _variable(variable)],
         "WorkingDir": given["workdir"],
         "User": given["user"],
@@ -160,6 +181,12 @@ def document(given: dict[str, Any], image: str, command: tuple[str, ...]) -> dic
             "Memory": _size(given["memory"]),
             "MemorySwap": _size(given["memory_swap"]),
             "NanoCpus": round((given["cpus"] or 0) * 1e9),
+            "CpusetCpus": given["cpuset_cpus"],
+            "BlkioWeight": given["blkio_weight"],
+            **{
+                key: [_device_limit(name, field, text) for text in given[name.replace("-", "_")]]
+                for name, (key, field, _) in _DEVICE_LIMITS.items()
+            },
             "PidsLimit": given["pids_limit"],
             "ReadonlyRootfs": given["read_only"],
             "CapAdd": given["cap_add"],
@@ -209,7 +236,8 @@ def _variable(text: str) -> list[str]:
     return [f"{text}={os.environ[text]}"] if text in os.environ else []
 
 
-def _env_file(path: str) -> list[str]:
+def env_file_lines(path: str) -> list[str]:
+    """NAME=VALUE of each line of an --env-file. Raises OSError."""
     with Path(path).open(encoding="utf-8-sig") as lines:
         kept = [line.lstrip().rstrip("\n") for line in lines]
     return [found for line in kept if line and not line.startswith("#") for found in _variable(line)]
@@ -242,6 +270,8 @@ def _mount(text: str) -> dict[str, Any]:
                 made.setdefault("VolumeOptions", {})["NoCopy"] = _truth(value, word) if equals else True
             case "volume-subpath" if equals:
                 made.setdefault("VolumeOptions", {})["Subpath"] = value
+            case "image-subpath" if equals:
+                made.setdefault("ImageOptions", {})["Subpath"] = value
             case "volume-driver" if equals:
                 _driver(made)["Name"] = value
             case "volume-opt" if equals:
@@ -308,6 +338,13 @@ def _size(text: str | None) -> int:
     if text == "-1":
         return -1
     return size_bytes(text) if text else 0
+
+
+def _device_limit(name: str, field: str, text: str) -> dict[str, Any]:
+    path, colon, value = text.rpartition(":")
+    if not colon or not path.startswith("/"):
+        raise ValueError(f"--{name} {text}: write DEVICE:VALUE, as in /dev/sda:100")
+    return {"Path": path, field: _size(value)}
 
 
 def _ulimit(text: str) -> dict[str, Any]:

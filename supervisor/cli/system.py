@@ -61,12 +61,35 @@ def _stored_ids(settings: Settings) -> list[str]:
 
 
 @click.command()
+@click.option(
+    "--fix",
+    "mending",
+    is_flag=True,
+    help="First remove what dead supervisors left in the kernel.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="SUPERVISOR",
+    help="With --fix: what this one left, by its name in the line of the check.",
+)
 @TABLE_OR_JSON
 @click.pass_obj
-def doctor(context: Context, form: str) -> None:
-    """Check this host for everything that is needed; say how to mend what is missing."""
+def doctor(context: Context, form: str, mending: bool, only: tuple[str, ...]) -> None:
+    """Check this host for everything that is needed; say how to mend what is missing.
+
+    Supervisors that were killed and not started again may have left links, rules of nftables, mounts, empty
+    cgroups and a resolver. They are found whatever their directories are, and --fix removes them. Nothing
+    of a living supervisor is touched, no service is ended, and nothing is removed that a service has written.
+
+    The exit code is 1 if a check fails.
+    """
     from supervisor.runtime.doctor import run_checks, worst
 
+    if only and not mending:
+        raise click.UsageError("--only says what --fix is to remove; add --fix")
+    if mending:
+        _fix(context, form, only)
     try:
         known = frozenset(view["Id"] for view in context.client.call("GET", "/containers/json", {"all": 1}))
     except UnreachableError:
@@ -82,6 +105,26 @@ def doctor(context: Context, form: str) -> None:
             click.echo(f"{check.status:5}  {check.name}: {check.detail}{remedy}")
     if worst(checks) == "fail":
         sys.exit(FAILED)
+
+
+def _fix(context: Context, form: str, only: tuple[str, ...]) -> None:
+    from supervisor.runtime.doctor import fix
+
+    try:
+        paths = context.settings.paths
+        for remnant, problem in fix(paths, only or None, paths.own_cgroup):
+            if form == "json":
+                output.print_json(
+                    {"removed": remnant.kind, "name": remnant.name, "of": remnant.whose, "problem": problem}
+                )
+            elif problem:
+                output.print_error(f"cannot remove {remnant.kind} {remnant.name}: {problem}")
+            else:
+                click.echo(f"removed {remnant.kind} {remnant.name} of {remnant.whose}")
+    except OSError as error:
+        output.print_error(
+            f"cannot tell which supervisors live: {error.strerror or error}; nothing is removed"
+        )
 
 
 @click.command()

@@ -80,7 +80,10 @@ def ps_table(views: Sequence[Json], width: int | None) -> str:
 
 
 def _why_down(view: Json) -> str:
-    """The reason of one that does not run, or is unhealthy, and when a stop for a time ends."""
+    """The reason of one that does not run, or is unhealthy, and when a stop for a time ends.
+
+    Of one that runs, what it says of itself.
+    """
     state = view["State"]
     match state["Status"]:
         case "restarting":
@@ -88,7 +91,10 @@ def _why_down(view: Json) -> str:
         case "created":
             return str(view["Reason"])
         case "running" if state.get("Health", {}).get("Status") == "unhealthy":
-            return _last_failure(state["Health"])
+            notify = state.get("Notify", {})
+            return str(notify.get("Why")) if notify.get("Why") else _last_failure(state["Health"])
+        case "running":
+            return str(state.get("Notify", {}).get("Status", ""))
         case "exited" if view["NextRestartAt"]:
             return f"{view['Reason']}; starts again in {duration(-since(view['NextRestartAt']))}"
         case "exited":
@@ -120,8 +126,8 @@ def _ps_row(view: Json, *, ports: bool) -> list[str]:
     ]
 
 
-def ports_words(view: Json) -> str:
-    """Docker's words: 0.0.0.0:8080->80/tcp; the same of v4 and v6 once, as *:8080->80/tcp."""
+def ports_words(view: Json, *, both: bool = True) -> str:
+    """Docker's words: 0.0.0.0:8080->80/tcp; with `both` the same of v4 and v6 once, as *:8080->80/tcp."""
     places: dict[tuple[int, int, str], list[str]] = {}
     plain = []
     for port in view.get("Ports") or ():
@@ -132,7 +138,7 @@ def ports_words(view: Json) -> str:
             plain.append(f"{port['PrivatePort']}/{port['Type']}")
     words: list[str] = []
     for (public, private, kind), hosts in places.items():
-        shown = ["*"] if set(hosts) == {"0.0.0.0", "::"} else hosts  # noqa: S104 - words
+        shown = ["*"] if both and set(hosts) == {"0.0.0.0", "::"} else hosts  # noqa: S104 - words
         words += [f"{f'[{host}]' if ':' in host else host}:{public}->{private}/{kind}" for host in shown]
     return ", ".join([*words, *plain])
 
@@ -182,7 +188,8 @@ def story(view: Json, runs: list[Json], tail: list[str]) -> str:
         lines.append(f"    -> {run['Verdict']}")
     if not runs:
         lines.append("  no run has ended yet")
-    lines += _health_story(view["State"].get("Health"))
+    lines += _health_story(view["State"].get("Health"), alone="Notify" not in view["State"])
+    lines += _notify_story(view["State"].get("Notify"))
     if tail:
         lines.append("last lines that it wrote:")
         lines += [f"  | {text}" for text in tail]
@@ -205,8 +212,8 @@ def _result_words(result: Json) -> str:
     return f"{words}: {line}" if line else words
 
 
-def _health_story(health: Json | None) -> list[str]:
-    """What the last probes said, in plain words."""
+def _health_story(health: Json | None, *, alone: bool) -> list[str]:
+    """What the last probes said, in plain words. alone: nothing but probes says how it is."""
     if not health:
         return []
     streak = health["FailingStreak"]
@@ -215,19 +222,30 @@ def _health_story(health: Json | None) -> list[str]:
     for result in health["Log"]:
         took_s = since(result["Start"], datetime.fromisoformat(result["End"]))
         lines.append(f"  probe at {result['Start'][:19]}Z, {took_s:.3f} s: {_result_words(result)}")
-    if not health["Log"]:
+    if not health["Log"] and alone:
         lines.append("  no probe has ended since the supervisor started")
     return lines
 
 
+def _notify_story(notify: Json | None) -> list[str]:
+    """What it says of itself, in plain words."""
+    if not notify:
+        return []
+    words = "ready" if notify["Ready"] else "not ready"
+    parts = [f"says that it is {'stopping' if notify['Stopping'] else words}"]
+    parts += [text for text in (notify["Status"], notify["Why"]) if text]
+    return [": ".join(parts)]
+
+
+_IDLE: Json = {"CpuSeconds": 0.0, "MemoryBytes": 0, "MemoryLimitBytes": None, "Pids": 0}
+
+
 def stats_rows(before: Sequence[Json], now: Sequence[Json], passed_s: float) -> list[Json]:
-    """What each used between two looks; new ones count from their beginning."""
+    """What each used between two looks; new ones count from their beginning. What is down uses nothing."""
     former = {view["Id"]: view["Usage"] for view in before if view["Usage"]}
     rows = []
     for view in now:
-        used = view["Usage"]
-        if used is None:
-            continue
+        used = view["Usage"] or _IDLE
         earlier = former.get(view["Id"], {"CpuSeconds": used["CpuSeconds"]})
         cpu_s = max(0.0, used["CpuSeconds"] - earlier["CpuSeconds"])
         limit = used["MemoryLimitBytes"]

@@ -13,16 +13,7 @@ from collections.abc import Mapping
 from supervisor.compose.names import words
 from supervisor.compose.reader import Keys
 
-NOT_YET: Mapping[tuple[str, str], str] = {
-    ("a service", "blkio_config"): "use `cpu_shares`, or limit the disk on the host",
-    ("a service", "cpuset"): "use `cpus` or `cpu_shares`",
-    ("a service", "pre_start"): (
-        "use a service of its own, and depends_on with service_completed_successfully"
-    ),
-    ("a service", "scale"): "write a service for each instance",
-    ("deploy", "replicas"): "write a service for each instance",
-    ("a mount", "image"): "mount a volume, or copy the files with `COPY --from` in a build",
-}
+NOT_YET: Mapping[tuple[str, str], str] = {}
 """(mapping, key or value) -> what to do until its executing part is there. Remove a line to build it in."""
 
 _WINDOWS = "it has a meaning on Windows only; remove the key"
@@ -141,18 +132,17 @@ DEVICE = Keys("a device", frozenset(("source", "target", "permissions")))
 ULIMIT = Keys("a ulimit", frozenset(("soft", "hard")))
 BLKIO = Keys(
     "blkio_config",
-    frozenset(("weight",)),
-    dict.fromkeys(
-        ("weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"),
-        "limits of single devices are not kept; use `weight`",
-    ),
+    words("weight weight_device device_read_bps device_read_iops device_write_bps device_write_iops"),
 )
+BLKIO_WEIGHT = Keys("a weight of a device", frozenset(("path", "weight")))
+BLKIO_RATE = Keys("a rate of a device", frozenset(("path", "rate")))
 ENV_FILE = Keys("env_file", frozenset(("path", "required", "format")))
 DEPENDENCY = Keys("depends_on", frozenset(("condition", "required", "restart")))
 LOGGING = Keys("logging", frozenset(("driver", "options")))
 LOG_OPTIONS = Keys("logging.options", frozenset(("max-size", "max-file")))
 HEALTHCHECK = Keys("healthcheck", words("disable interval retries test timeout start_period start_interval"))
 PROBE = Keys("x-shipkeeper.probe", frozenset(("http", "tcp", "command")))
+READY = Keys("x-shipkeeper.ready", words("notify fd timeout watchdog"))
 HOOK = Keys("a hook", frozenset(("command", "user", "privileged", "working_dir", "environment")))
 PRE_START = Keys("a hook", HOOK.known | {"image", "per_replica"})
 DEVELOP = Keys("develop", frozenset(("watch",)))
@@ -161,7 +151,7 @@ EXTENSION = Keys(
     "x-shipkeeper",
     words(
         "rootfs backoff max_attempts window restart_on no_restart_on on_exhausted resume_after probe"
-        " on_unhealthy"
+        " on_unhealthy ready update"
     ),
 )
 BACKOFF = Keys("x-shipkeeper.backoff", frozenset(("initial", "factor", "max", "reset_after", "jitter")))

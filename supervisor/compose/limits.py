@@ -6,16 +6,17 @@ for which a `deploy.resources.limits` that leaves a limit out says 0. 0 and -1 m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from supervisor.compose import keys
+from supervisor.compose.blocklimits import block_limits
 from supervisor.compose.context import Context
 from supervisor.compose.names import ULIMITS
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, quote
+from supervisor.core.cpuset import CPUSET
 from supervisor.core.model import Limits, Ulimit
 
 _MINIMUM_MEMORY = 6 * 1024 * 1024
@@ -40,7 +41,6 @@ LIMIT_KEYS = (
     "oom_kill_disable",
     "pids_limit",
 )
-_CPUSET = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 _WHOLE = {
     # key -> (example, lowest, highest)
     "cpu_shares": ("512", 0, 262_144),
@@ -78,17 +78,6 @@ def _figure(context: Context, key: str, node: Node, path: str) -> float | None:
     return value
 
 
-def _block_weight(context: Context, node: Node, path: str) -> tuple[int | None, dict[str, Any]]:
-    """`blkio_config`, of which the weight can be kept."""
-    entries = context.reader.mapping(node, path, keys.BLKIO, "{weight: 300}") or {}
-    if "weight" not in entries:
-        return None, {}
-    weight = context.reader.integer(entries["weight"], f"{path}.weight", "300", 0, 1000)
-    if weight is not None and 0 < weight < 10:
-        context.reader.bad(entries["weight"], f"{path}.weight", f"{weight} is below 10", "write 10 to 1000")
-    return weight or None, {"weight": weight} if weight else {}
-
-
 def _words(
     context: Context, entries: Mapping[str, Node], path: str, model: Limits, document: dict[str, Any]
 ) -> Limits:
@@ -96,7 +85,7 @@ def _words(
     reader = context.reader
     if "cpuset" in entries:
         cpus = reader.string(entries["cpuset"], f"{path}.cpuset", '"0-1"')
-        if cpus and not _CPUSET.fullmatch(cpus):
+        if cpus and not CPUSET.fullmatch(cpus):
             reader.bad(
                 entries["cpuset"], f"{path}.cpuset", f"{quote(cpus)} is no list of CPUs", 'write "0,2-3"'
             )
@@ -109,10 +98,10 @@ def _words(
         model = replace(model, oom_kill_disable=True)
         document["oom_kill_disable"] = True
     if "blkio_config" in entries:
-        weight, document["blkio_config"] = _block_weight(
+        weight, devices, document["blkio_config"] = block_limits(
             context, entries["blkio_config"], f"{path}.blkio_config"
         )
-        model = replace(model, blkio_weight=weight)
+        model = replace(model, blkio_weight=weight, blkio_devices=devices)
     return model
 
 

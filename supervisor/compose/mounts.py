@@ -16,12 +16,10 @@ from supervisor.compose.names import TMPFS_FLAGS, TMPFS_VALUES
 from supervisor.compose.problems import nearest
 from supervisor.compose.tree import Node, describe, quote
 from supervisor.compose.values import string_pairs
-from supervisor.core.model import Device, Mount
+from supervisor.core.model import CONSISTENCIES, PROPAGATIONS, Device, Mount
 from supervisor.core.reference import InvalidReferenceError, parse_reference
 
-_PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
-_NO_EFFECT = ("cached", "delegated", "consistent", "default")
-_SHORT_OPTIONS = ("ro", "rw", "nocopy", "z", "Z", *_PROPAGATIONS, *_NO_EFFECT)
+_SHORT_OPTIONS = ("ro", "rw", "nocopy", "z", "Z", *PROPAGATIONS, *CONSISTENCIES)
 _KINDS = ("bind", "volume", "tmpfs", "image")
 _EXAMPLE = "./data:/data, name:/data, or {type: bind, source: ./data, target: /data}"
 
@@ -70,7 +68,7 @@ def _short(context: Context, item: Node, where: str) -> Pair | None:
             )
             return None
     selinux = [option for option in options if option in ("z", "Z")]
-    propagation = next((option for option in reversed(options) if option in _PROPAGATIONS), None)
+    propagation = next((option for option in reversed(options) if option in PROPAGATIONS), None)
     read_only = next((option == "ro" for option in reversed(options) if option in ("ro", "rw")), False)
     inner: dict[str, Any] = {}
     if source is not None and source[0] in "./~":
@@ -101,10 +99,6 @@ def _long(context: Context, item: Node, where: str) -> Pair | None:
         )
         return None
     kind = kind and reader.choice(entries["type"], f"{where}.type", _KINDS)
-    if kind == "image" and not reader.built(
-        entries["type"].mark, f"{where}.type", "a mount", "image", "type image"
-    ):
-        return None
     target = _given(context, entries, where, "target", "/data")
     source = _given(context, entries, where, "source", "./data")
     read_only = "read_only" in entries and reader.boolean(entries["read_only"], f"{where}.read_only")
@@ -179,7 +173,7 @@ def _options(context: Context, node: Node | None, kind: str, where: str) -> dict
         inner = f"{where}.{key}"
         match key:
             case "propagation":
-                found[key] = reader.choice(value, inner, _PROPAGATIONS)
+                found[key] = reader.choice(value, inner, PROPAGATIONS)
             case "create_host_path":
                 if reader.boolean(value, inner) is False:
                     found[key] = False

@@ -74,13 +74,15 @@ def load_project(
     not_yet: Mapping[tuple[str, str], str] = keys.NOT_YET,
     keep_paths: bool = False,
     read_env_files: bool = True,
+    dependencies: bool = True,
 ) -> Loaded:
     """Load a project from its Compose files ("-" is standard input), the later over the earlier.
 
     project_name: -p; else COMPOSE_PROJECT_NAME, `name:`, default_name, the name of the project directory.
     project_dir: where relative paths and `.env` are; by default the directory of the first file.
     env: the shell's variables; os.environ is not read. env_files: instead of `.env`.
-    profiles: active ones; by default COMPOSE_PROFILES. services: only these and what they depend on.
+    profiles: active ones; by default COMPOSE_PROFILES. services: only these and, with `dependencies`, what
+    they depend on.
     not_yet: what is refused, as it has no executing part. keep_paths: relative ones stay, and
     read_env_files: those of services are not read if it is False, for `config` alone.
 
@@ -113,7 +115,8 @@ def load_project(
     drafts = _services(context, top.get("services"), tree)
 
     active = list(profiles) or [part.strip() for part in variables.get("COMPOSE_PROFILES", "").split(",")]
-    chosen = select(drafts, active, services, findings)
+    members = select(drafts, active, services, findings)
+    chosen = members if dependencies or not services else sorted(set(services).intersection(members))
     _check_container_names(drafts, chosen, findings)
     _check_contexts(drafts, chosen, findings)
     specs: dict[str, ServiceSpec] = {}
@@ -121,7 +124,7 @@ def load_project(
     unresolved: dict[str, dict[str, Any]] = {}
     for each in chosen:
         specs[each], service_documents[each], unresolved[each] = _finish(
-            drafts, each, chosen, context, read_env_files=read_env_files
+            drafts, each, members, context, read_env_files=read_env_files
         )
     used = _Used([drafts[each] for each in chosen], specs.values())
     kept_sources = [
@@ -149,6 +152,7 @@ def load_project(
             tuple(kept),
             tuple(networks[key] for key in joined),
             tuple(kept_sources),
+            named=bool(project_name or env.get("COMPOSE_PROJECT_NAME")),
         ),
         in_order(findings.warnings, sources.files),
         tuple(specs.get(each, drafts[each].spec) for each in sorted(drafts)),

@@ -23,8 +23,9 @@ from typing import Any, Literal, NamedTuple
 from supervisor.compose import health, keys, units
 from supervisor.compose.context import Context
 from supervisor.compose.problems import nearest
+from supervisor.compose.ready import ready
 from supervisor.compose.tree import Node, quote
-from supervisor.core.healthcheck import Probe
+from supervisor.core.healthcheck import Probe, Ready
 from supervisor.core.model import Backoff, Policy, RestartRules, Rootfs
 from supervisor.core.signals import SIGNAL_NAMES, signal_number
 
@@ -50,6 +51,8 @@ class Extension(NamedTuple):
     document: Mapping[str, Any] = MappingProxyType({})
     probe: Probe | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+    update: Literal["", "stop-first", "start-first"] = ""
+    ready: Ready | None = None
 
 
 def restart(context: Context, node: Node, path: str) -> tuple[RestartRules, str] | None:
@@ -134,6 +137,8 @@ def extension(context: Context, node: Node, path: str) -> Extension:
     backoff: dict[str, float] = {}
     probe: Probe | None = None
     on_unhealthy: Literal["ignore", "restart"] = "ignore"
+    update: Literal["", "stop-first", "start-first"] = ""
+    wanted: Ready | None = None
     for key, value in entries.items():
         where = f"{path}.{key}"
         match key:
@@ -165,11 +170,19 @@ def extension(context: Context, node: Node, path: str) -> Extension:
             case "probe":
                 probe, document[key] = health.probe(context, value, where)
                 document[key] = document[key] or None
+            case "ready":
+                wanted, document[key] = ready(context, value, where)
+                document[key] = document[key] or None
             case "on_unhealthy":
                 chosen = reader.choice(value, where, ("ignore", "restart"))
                 if chosen:
                     document[key] = chosen
                     on_unhealthy = "restart" if chosen == "restart" else "ignore"
+            case "update":
+                order = reader.choice(value, where, ("stop-first", "start-first"))
+                if order:
+                    document[key] = order
+                    update = "start-first" if order == "start-first" else "stop-first"
             case _:
                 choice = reader.choice(value, where, ("ignore", "stop-project"))
                 if choice:
@@ -183,7 +196,7 @@ def extension(context: Context, node: Node, path: str) -> Extension:
             "no_restart_on wins: remove it from restart_on",
         )
     kept = {key: value for key, value in document.items() if value is not None}
-    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy)
+    return Extension(rootfs, rules, backoff, kept, probe, on_unhealthy, update, wanted)
 
 
 def _backoff(context: Context, node: Node, path: str) -> tuple[dict[str, float], dict[str, Any]]:

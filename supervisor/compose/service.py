@@ -21,7 +21,7 @@ from supervisor.compose.tree import Node
 from supervisor.compose.values import COMMAND_EXAMPLE
 from supervisor.core.build import ImageSource
 from supervisor.core.healthcheck import Healthcheck
-from supervisor.core.model import Dependency, Rootfs, SecurityOptions, ServiceSpec
+from supervisor.core.model import Dependency, Rootfs, SecurityOptions, ServiceSpec, Update
 from supervisor.core.network import PROJECT_NETWORKS
 
 Document = dict[str, Any]
@@ -107,7 +107,7 @@ class _Builder(ServiceKeys):
         self.fields["networks"] = places
 
     def counted(self) -> None:
-        """`scale` and `deploy.replicas` are one."""
+        """`scale` and `deploy.replicas` are one; `x-shipkeeper.update` and what `deploy` says of updates."""
         deployed, scale = self.deployment.replicas, self.fields.get("replicas")
         if deployed is not None and scale is not None and deployed != scale:
             self.context.reader.bad(
@@ -120,6 +120,12 @@ class _Builder(ServiceKeys):
             self.fields["replicas"] = deployed
         elif scale is not None and "deploy" in self.document:
             self.document["deploy"]["replicas"] = scale
+        update = self.deployment.update
+        if self.extension.update:
+            # Replaced one after the other, unless the file says how many at a time.
+            update = replace(update or Update(parallelism=1), order=self.extension.update)
+        if update is not None:
+            self.fields["update"] = update
         if self.fields.get("replicas", 1) > 1 and "container_name" in self.fields:
             self.context.reader.bad(
                 self.entries["container_name"],
@@ -132,6 +138,8 @@ class _Builder(ServiceKeys):
         """`healthcheck`, and what `x-shipkeeper` changes of it."""
         extension = self.extension
         check: Healthcheck | None = self.fields.get("healthcheck")
+        if extension.ready is not None:
+            self.fields["ready"] = extension.ready
         if extension.probe is None and extension.on_unhealthy == "ignore":
             return
         check = check or Healthcheck()

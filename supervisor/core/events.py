@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from supervisor.core.exits import Exit, SpawnFailure
 from supervisor.core.health import Status
 from supervisor.core.model import RestartRules
+from supervisor.core.readiness import Part
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -96,12 +97,18 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class HealthChanged:
-    """What probes say of a run has changed. restart: `on_unhealthy` asks for one. why: the probes' words."""
+    """What probes, or the run itself, say of it has changed. why: in their words.
+
+    restart: it is to be ended and started again, whatever its policy. failed: its start has failed; it is to
+    be ended, and its policy decides.
+    """
 
     run: int
     status: Status
     why: str = ""
     restart: bool = False
+    part: Part = "probes"
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

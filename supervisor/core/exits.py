@@ -15,7 +15,8 @@ from typing import assert_never
 class Exit:
     """The main process ran and ended. oom: the kernel killed something of the run for memory.
 
-    unhealthy: it was ended because of what its probes said, which is this.
+    unhealthy: it was ended because of what its probes said, which is this. not_ready: because it was not
+    ready in time, in these words: a start that failed.
     """
 
     code: int
@@ -23,6 +24,7 @@ class Exit:
     oom: bool = False
     lost: bool = False
     unhealthy: str = ""
+    not_ready: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,10 @@ _MEANINGS = {
 
 
 def failed(ending: Ending) -> bool:
-    """What on-failure means by a failure: any code but 0, every failed start, and an unhealthy service."""
+    """What on-failure means by a failure: any code but 0, a failed start, an unhealthy service."""
     match ending:
         case Exit():
-            return ending.code != 0 or bool(ending.unhealthy)
+            return ending.code != 0 or bool(ending.unhealthy or ending.not_ready)
         case SpawnFailure():
             return True
         case _:
@@ -75,6 +77,8 @@ def describe(ending: Ending) -> str:
             return f"could not start ({ending.stage}): {ending.detail}"
         case Exit(unhealthy=why) if why:
             return f"unhealthy: {why}"
+        case Exit(not_ready=why) if why:
+            return f"start failed: {why}"
         case Exit(lost=True):
             return "ended while nobody watched (exit status unknown, recorded as 255)"
         case Exit(oom=True):
@@ -82,7 +86,7 @@ def describe(ending: Ending) -> str:
         case Exit(signal=number) if number:
             return f"killed by {signal_name(number)} (exit code {ending.code})"
         case Exit(code=0):
-            return "exited by itself (exit code 0)"
+            return "exit code 0"  # by itself or after a stop signal: the status does not tell
         case Exit(code=code) if 128 < code < 128 + 65:
             return f"exit code {code}, as after {signal_name(code - 128)}"
         case Exit(code=code):

@@ -1,4 +1,4 @@
-"""What a user asked of health and of readiness: `healthcheck`, `x-shipkeeper.probe`, hooks.
+"""What a user asked of health and of readiness: `healthcheck`, `x-shipkeeper.probe` and `.ready`, hooks.
 
 Frozen and plain as `core.model` is, which has these as fields.
 """
@@ -43,10 +43,25 @@ class Healthcheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """`x-shipkeeper.ready`: the service says itself when it is ready.
+
+    fd: by a newline on that descriptor, as for s6; 0: by sd_notify. timeout_s: not to be ready by then is a
+    failed start. watchdog_s: how long it may be silent afterwards, of sd_notify.
+    """
+
+    fd: int = 0
+    timeout_s: float | None = None
+    watchdog_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hook:
     """A command of `post_start` or `pre_stop` runs inside the service, one of `pre_start` in an own instance.
 
-    image: of a pre_start hook; None is the service's. per_replica: likewise.
+    image: of a pre_start hook; None is the service's. image_id and layers say which one that was, once it is
+    resolved; then `command`, `user`, `working_dir` and `environment` are whole, too. per_replica: a pre_start
+    hook runs before each instance of the service, not once before the first.
     """
 
     command: tuple[str, ...]
@@ -56,6 +71,8 @@ class Hook:
     environment: tuple[tuple[str, str], ...] = ()
     image: str | None = None
     per_replica: bool = False
+    image_id: str = ""
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import assert_never
 
 from supervisor.core import events as ev
 from supervisor.core.exits import Ending, Exit, SpawnFailure, describe
+from supervisor.core.readiness import overall
 from supervisor.core.restart import History, Rest, decide
 from supervisor.core.state import Created, Instance, Resting, Running, Starting, Stopping, Waiting
 
@@ -164,16 +165,27 @@ def _paused(instance: Instance, event: ev.Paused) -> Step:
 
 def _health(instance: Instance, event: ev.HealthChanged, now_s: float) -> Step:
     phase = instance.phase
-    if event.run != instance.run or not isinstance(phase, Running) or event.status == instance.health:
+    if event.run != instance.run or not isinstance(phase, Running):
         return instance, ()
-    instance = replace(instance, health=event.status)
-    tell = () if event.status == "starting" else (ev.Tell(f"health_status: {event.status}", event.why),)
-    if event.status != "unhealthy" or not event.restart:
+    before = instance
+    if event.part == "probes":
+        instance = replace(instance, probed=event.status)
+    else:
+        instance = replace(instance, ready=event.status)
+    instance = replace(instance, health=overall(instance.probed, instance.ready))
+    if instance == before:
+        return before, ()
+    quiet = instance.health in ("starting", before.health)
+    tell = () if quiet else (ev.Tell(f"health_status: {instance.health}", event.why),)
+    if event.status != "unhealthy" or not (event.restart or event.failed):
         return instance, (ev.Save(), *tell)
-    why = f"unhealthy: {event.why}"
+    why = event.why if event.failed else f"unhealthy: {event.why}"
     stopped, effects = _stop(instance, ev.StopRequested(manual=False, why=why), now_s)
     assert isinstance(stopped.phase, Stopping)
-    ending = replace(stopped.phase, then="decide", unhealthy=event.why)
+    if event.failed:
+        ending = replace(stopped.phase, then="decide", not_ready=event.why)
+    else:
+        ending = replace(stopped.phase, then="decide", unhealthy=event.why)
     return replace(stopped, phase=ending), (*effects, *tell)
 
 
@@ -217,7 +229,7 @@ def _ended(instance: Instance, ending: Ending, now_s: float, jitter: float) -> S
             return instance, ()  # a second report of the same end
         case Stopping(then="decide") as phase:
             if isinstance(ending, Exit):
-                ending = replace(ending, unhealthy=phase.unhealthy)
+                ending = replace(ending, unhealthy=phase.unhealthy, not_ready=phase.not_ready)
             started_s = now_s if phase.started_s is None else phase.started_s
             stopped = False
         case Stopping() as phase:
@@ -281,7 +293,9 @@ def _timer(instance: Instance, timer: int, now_s: float) -> Step:
 # --- the pieces ----------------------------------------------------------------------------------
 def _launch(instance: Instance, why: str, now_s: float) -> Step:
     run = instance.run + 1
-    return replace(instance, run=run, phase=Starting(now_s), wanted=True, reason=why, health=""), (
+    return replace(
+        instance, run=run, phase=Starting(now_s), wanted=True, reason=why, health="", probed="", ready=""
+    ), (
         ev.Launch(run),
         ev.Save(),
     )

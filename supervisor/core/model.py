@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Literal
 
 from supervisor.core.grants import FileGrant, FileSource
-from supervisor.core.healthcheck import Healthcheck, Hooks
+from supervisor.core.healthcheck import Healthcheck, Hooks, Ready
 from supervisor.core.network import Attachment, Network, Port, Resolver
 
 
@@ -64,6 +64,18 @@ class RestartRules:
     resume_after_s: float | None = None
 
 
+BlockLimit = Literal["weight", "read_bps", "write_bps", "read_iops", "write_iops"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimit:
+    """A limit of `blkio_config` on a block device: bytes or operations a second, or a weight (10-1000)."""
+
+    kind: BlockLimit
+    path: str
+    value: int
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """cgroup limits; None is unlimited.
@@ -85,6 +97,7 @@ class Limits:
     memory_swappiness: int | None = None
     oom_kill_disable: bool = False
     blkio_weight: int | None = None
+    blkio_devices: tuple[DeviceLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,27 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Rootfs:
+    """Where the lower layers of a service, or what a mount of an image shows, come from.
+
+    `host`: a copy-on-write view of the host's own root, secrets masked. `directory` and `archive`: a
+    root file system named by `x-shipkeeper.rootfs` (`path` is absolute). `image`: `path` is its name, and
+    once it is resolved, `image_id` and `layers` (diff ids, the lowest first) say which one that was.
+    """
+
+    kind: Literal["host", "directory", "archive", "image"] = "host"
+    path: str | None = None
+    image_id: str = ""
+    layers: tuple[str, ...] = ()
+
+
+PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
+"""Of a bind mount, as mount(8) has them."""
+CONSISTENCIES = ("cached", "delegated", "consistent", "default")
+"""Words of other hosts, which mean nothing on Linux (Docker)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     """A bind mount, a named or anonymous volume, a tmpfs or an image inside a service.
 
@@ -105,6 +139,7 @@ class Mount:
     anonymous: the supervisor named the volume, and it goes with `rm -v`, `down -v` and `run --rm`.
     recursive: Compose's bind.recursive. `enabled`: what is mounted below the source comes along, read-only as
         far as the mount is; `disabled`: it does not; `writable`: it stays as it is; `readonly`: as `enabled`.
+    image: of a mount of type `image`, which one `source` names, once it is resolved.
     """
 
     type: Literal["bind", "volume", "tmpfs", "image"]
@@ -120,6 +155,7 @@ class Mount:
     tmpfs_options: tuple[str, ...] = ()
     anonymous: bool = False
     recursive: Literal["enabled", "disabled", "writable", "readonly"] = "enabled"
+    image: Rootfs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +165,6 @@ class Device:
     source: str
     target: str
     permissions: str = "rwm"
-
-
-@dataclass(frozen=True, slots=True)
-class Rootfs:
-    """Where the lower layers of a service come from.
-
-    `host`: a copy-on-write view of the host's own root, secrets masked. `directory` and `archive`: a
-    root file system named by `x-shipkeeper.rootfs` (`path` is absolute). `image`: `path` is its name, and
-    once it is resolved, `image_id` and `layers` (diff ids, the lowest first) say which one that was.
-    """
-
-    kind: Literal["host", "directory", "archive", "image"] = "host"
-    path: str | None = None
-    image_id: str = ""
-    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +188,20 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """How the instances of a service that have changed are replaced.
+
+    parallelism: so many at a time, each when those before it are up; 0 is all at once. delay_s: from one to
+    the next. on_failure: what becomes of the others when one does not come up.
+    """
+
+    order: Literal["stop-first", "start-first"] = "stop-first"
+    parallelism: int = 0
+    delay_s: float = 0.0
+    on_failure: Literal["pause", "continue"] = "pause"
+
+
+@dataclass(frozen=True, slots=True)
 class SecurityOptions:
     """`security_opt`, parsed. `seccomp` is "default", "unconfined", or the absolute path of a profile."""
 
@@ -179,10 +214,12 @@ class ServiceSpec:
     """One service, resolved. `environment` is sorted by name; `command` and `entrypoint` are vectors.
 
     network_mode: `host`, `none`, `bridge` (in `networks`), `service:NAME` or `container:NAME`.
-    healthcheck: None where the file says nothing: then the image's counts.
+    healthcheck: None where the file says nothing: then the image's counts. ready: it says itself when it is.
     shm_size_bytes: of /dev/shm; None is 64 MiB. attach: `up` shows its output.
     auto_remove: forget it with all that it wrote when it has ended (`run --rm`). stdin_once: its stdin
-        ends with the first client that was attached to it. Neither is a key of Compose.
+        ends with the first client that was attached to it. one_off: made by `compose run`, beside what the
+        service has; nobody depends on it, and `up` leaves it alone. hook_of: the instance whose pre_start
+        hook it is. None of them is a key of Compose.
     """
 
     name: str
@@ -220,9 +257,11 @@ class ServiceSpec:
     expose: tuple[str, ...] = ()
     resolver: Resolver = field(default_factory=Resolver)
     healthcheck: Healthcheck | None = None
+    ready: Ready | None = None
     hooks: Hooks = field(default_factory=Hooks)
     grants: tuple[FileGrant, ...] = ()
     replicas: int = 1
+    update: Update = field(default_factory=Update)
     profiles: tuple[str, ...] = ()
     logging: Logging = field(default_factory=Logging)
     shm_size_bytes: int | None = None
@@ -230,6 +269,8 @@ class ServiceSpec:
     annotations: tuple[tuple[str, str], ...] = ()
     auto_remove: bool = False
     stdin_once: bool = False
+    one_off: bool = False
+    hook_of: str = ""
 
     def argv(self) -> tuple[str, ...]:
         """The argument vector of the main process: entrypoint, then command."""
@@ -252,7 +293,10 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A whole Compose project. `services` holds the enabled ones only, sorted by name."""
+    """A whole Compose project. `services` holds the enabled ones only, sorted by name.
+
+    named: its name was said by who brings it up (-p, COMPOSE_PROJECT_NAME), not by its files or directory.
+    """
 
     name: str
     working_dir: str
@@ -261,6 +305,7 @@ class Project:
     volumes: tuple[Volume, ...] = ()
     networks: tuple[Network, ...] = ()
     files: tuple[FileSource, ...] = ()
+    named: bool = False
 
     def service(self, name: str) -> ServiceSpec:
         """The service of that name. Raises KeyError."""

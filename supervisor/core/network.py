@@ -69,7 +69,8 @@ class Port:
     """One port of a service that is reachable from outside.
 
     published: first and last host port that may be taken, the lowest free one is; None: any free port.
-    host_ip: "" is every address of the host, v4 and v6.
+    host_ip: "" is every address of the host, v4 and v6. mode, name and app_protocol are for
+    readers and proxies; nothing here acts by them, but a change of one is a change of the definition.
     """
 
     target: int

@@ -74,6 +74,11 @@ class Paths:
         return InstancePaths(f"{self.state_dir}/instances/{instance_id}")
 
     @property
+    def asked(self) -> str:
+        """A JSON file for each project that is being changed (owner: daemon.asked)."""
+        return f"{self.state_dir}/asked"
+
+    @property
     def instances(self) -> str:
         """Parent of all instance directories."""
         return f"{self.state_dir}/instances"
@@ -108,9 +113,23 @@ class Paths:
         return f"{self.state_dir}/networks"
 
     @property
+    def projects(self) -> str:
+        """A JSON file for each project that is there (owner: runtime.projectfiles)."""
+        return f"{self.state_dir}/projects"
+
+    @property
     def network_namespaces(self) -> str:
         """A mount of its own, in which each networked instance has the file of its network namespace."""
         return f"{self.run_dir}/netns"
+
+    @property
+    def notices(self) -> str:
+        """A directory for each instance that says itself when it is ready (owner: launcher)."""
+        return f"{self.run_dir}/notify"
+
+    def notify(self, instance_id: str) -> str:
+        """Where an instance says that it is ready: a directory that its runs have inside."""
+        return f"{self.notices}/{instance_id}"
 
     def netns(self, instance_id: str) -> str:
         """The file that keeps the network namespace of an instance (owner: runtime.wiring)."""
@@ -118,7 +137,8 @@ class Paths:
 
     @property
     def networks_active(self) -> str:
-        """Is there while links or rules of ours may be in the kernel (owner: runtime.wiring)."""
+        """Is there while links or rules of ours may be in the kernel; says the state directory, of which they
+        have the tag (owner: runtime.wiring; read by `doctor`)."""
         return f"{self.run_dir}/networks-active"
 
     @property

@@ -98,7 +98,7 @@ def _wanted(rules: RestartRules, ending: Ending) -> tuple[bool, str]:
     if isinstance(ending, Exit) and ending.unhealthy:
         # Asked for in so many words, whatever the policy makes of other ends; its code is that of our stop.
         return True, f"{how}; on_unhealthy restart"
-    if not isinstance(ending, SpawnFailure):
+    if isinstance(ending, Exit) and not ending.not_ready:  # else its code is that of our stop, too
         if ending.code in rules.no_restart_on:
             return False, f"{how}; no_restart_on names {ending.code}"
         if ending.code in rules.restart_on:

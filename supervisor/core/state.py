@@ -47,7 +47,7 @@ class Stopping:
 
     started_s is None where the run had not begun. `then`: what comes when it is down; "decide": what its
     policy makes of a failure. hold_s: how long it then rests, if the stop was for a time. unhealthy: what the
-    probes said, if that is the reason.
+    probes said, if that is the reason. not_ready: likewise, that it was not ready in time.
     """
 
     timer: int
@@ -56,6 +56,7 @@ class Stopping:
     then: Literal["rest", "start", "decide"] = "rest"
     hold_s: float | None = None
     unhealthy: str = ""
+    not_ready: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class Instance:
 
     run: generation of the newest run; only grows. timer: generation of the newest timer; only grows.
     started_before, manually_stopped: Docker's HasBeenStartedBefore and HasBeenManuallyStopped.
-    health: of the newest run; empty where nobody has probed it.
+    health: of the newest run; empty where nobody has probed it. It is the worst of `probed`, what the probes
+    say, and `ready`, what the run says itself.
     """
 
     id: str
@@ -102,6 +104,8 @@ class Instance:
     last: Ending | None = None
     reason: str = ""
     health: Health = ""
+    probed: Health = ""
+    ready: Health = ""
 
 
 def docker_state(instance: Instance) -> str:

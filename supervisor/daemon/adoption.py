@@ -19,7 +19,7 @@ from supervisor.daemon.state import load_identity
 from supervisor.kernel.cgroups import Cgroup, kill_all
 from supervisor.kernel.hierarchies import CgroupSetup
 from supervisor.launcher import protocol
-from supervisor.runtime.plan import run_cgroup
+from supervisor.runtime.plan import notify_path, run_cgroup
 
 End = protocol.Exited | protocol.LaunchFailed
 
@@ -111,7 +111,12 @@ class Adoption:
                 self._engine.report(f"what is left in the cgroup {path} belongs to no service, and is ended")
                 self._engine.measures.orphans += 1
                 kill_all(cgroup)
-            elif entry is None or run < newest:
+            elif (
+                entry is None
+                or run < newest
+                or not isinstance(entry.instance.phase, Starting | Running | Stopping)
+                or self._anew is Anew.HOST
+            ):
                 cgroup.remove()
         except OSError as error:
             self._engine.report(f"cannot clear the cgroup {path}: {error.strerror}")
@@ -194,6 +199,7 @@ class Adoption:
                 spec.logging.max_files,
                 spec.tty,
                 self._engine.meta(entry),
+                notify_path(spec, instance.id, self._paths),
             )
         )
         self._engine.apply(entry, (instance, keep(instance, boottime_s())))

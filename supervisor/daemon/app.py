@@ -21,7 +21,8 @@ from typing import Any
 from supervisor.core.boot import Anew
 from supervisor.core.state import Running, Starting, Stopping
 from supervisor.daemon.adoption import Adoption
-from supervisor.daemon.containers import Containers
+from supervisor.daemon.asked import AskedFiles, DownAsked, UpAsked
+from supervisor.daemon.containers import Containers, beside
 from supervisor.daemon.engine import Engine, Entry, boottime_s
 from supervisor.daemon.execs import Execs
 from supervisor.daemon.health import HealthChecks
@@ -33,8 +34,11 @@ from supervisor.daemon.membership import Memberships
 from supervisor.daemon.names import Names
 from supervisor.daemon.netwatch import NetWatch
 from supervisor.daemon.networks import Networks
+from supervisor.daemon.outcomes import is_down
 from supervisor.daemon.plans import LaunchPlans
-from supervisor.daemon.projects import Projects, is_down
+from supervisor.daemon.prestart import PreStart
+from supervisor.daemon.projects import Projects
+from supervisor.daemon.readiness import ReadyWatch
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.shutdown import Shutdown
 from supervisor.daemon.state import Boot, StateDatabase, Stored
@@ -47,11 +51,16 @@ from supervisor.launcher import protocol
 from supervisor.launcher.client import LauncherClient, LauncherError, gone
 from supervisor.launcher.plan import LaunchPlan
 from supervisor.runtime.leftovers import begun_runs
+from supervisor.runtime.logs import read
+from supervisor.runtime.projectfiles import ProjectFiles
+from supervisor.runtime.rootfs import PrepareError, remove_instance
 from supervisor.runtime.translate import PlanError
+from supervisor.runtime.volumes import VolumeError
 
 _RETRY_S = 1.0
 _CONNECTS = 5
 _COUNTS_S = 1.0
+_LAST_LINES = 3
 
 
 class DaemonError(Exception):
@@ -86,6 +95,8 @@ class Daemon:
         self.containers: Containers
         self.volumes: Volumes
         self.health: HealthChecks
+        self.readiness: ReadyWatch
+        self.pre_start: PreStart
         self.plans: LaunchPlans
         self.cgroups: CgroupSetup
         self.execs = Execs()
@@ -124,8 +135,16 @@ class Daemon:
         images = Images(self.paths)
         self.volumes = Volumes(self.engine, self.paths, plans.held)
         inside = Inside(self.execs)
+        self.readiness = ReadyWatch(self.engine)
         self.health = HealthChecks(self.engine, inside, plans)
-        hooks = Hooks(self.engine, inside, plans, self._report)
+        self.pre_start = PreStart(
+            self.engine,
+            plans,
+            beside,
+            lambda instance: self.paths.instance(instance).log,
+            self._drained,
+        )
+        hooks = Hooks(self.engine, inside, plans, self.pre_start, self._report)
         self.projects = Projects(
             self.engine,
             plans.remove,
@@ -135,6 +154,9 @@ class Daemon:
             plans.look_again,
             hooks,
             self.networks,
+            self._last_words,
+            ProjectFiles(self.paths),
+            AskedFiles(self.paths, self._report),
         )
         self.containers = Containers(self.engine, self.projects, images, self._report, self.log_counts)
         await self.names.adopt()
@@ -155,13 +177,67 @@ class Daemon:
         # The phases of the earlier boot must be gone from the database before it is said to be of this one.
         await self.engine.stored()
         self.database.save_boot(Boot(boot_id, offset_s))
+        await asyncio.to_thread(self._finish_removals, frozenset(self.engine.entries))
+        unfinished = self.projects.unfinished()
         await self._take_over_mounts()
         self.containers.sweep()
+        self.pre_start.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
-        if starting:
-            entries = [self.engine.entries[name] for name in starting]
-            self._starting = self._background(self.projects.start(entries, self._anew.value, boot=True))
+        cut_short = self.projects.cut_short()
+        if starting or unfinished or cut_short:
+            self._starting = self._background(self._go_on(starting, cut_short, unfinished))
+
+    async def _go_on(
+        self, starting: list[str], cut_short: set[str], unfinished: dict[str, UpAsked | DownAsked]
+    ) -> None:
+        """With what the daemon before this one was in the middle of, and what is to be up."""
+        entries = self.engine.entries
+        updated = {entries[name].stored.project for name in cut_short}
+        others = [name for name in starting if name not in cut_short]
+        await asyncio.gather(
+            self._start_again(others, unfinished),
+            self._finish_updates([name for name in starting if name in cut_short], unfinished, updated),
+            *(self.projects.go_on(name, what) for name, what in unfinished.items() if name not in updated),
+        )
+
+    async def _start_again(self, names: list[str], unfinished: dict[str, UpAsked | DownAsked]) -> None:
+        """By the policies. What was asked of a project says more than those of its services."""
+        there = [self.engine.entries[name] for name in names if name in self.engine.entries]
+        entries = [e for e in there if not e.stored.spec.hook_of and e.stored.project not in unfinished]
+        await self.projects.start(entries, self._anew.value, boot=True)
+
+    async def _finish_updates(
+        self, starting: list[str], unfinished: dict[str, UpAsked | DownAsked], updated: set[str]
+    ) -> None:
+        """Replacements that were cut short; then what they leave is started, or what was asked goes on."""
+        try:
+            await self.projects.finish_updates()
+        except (PrepareError, VolumeError) as error:
+            self._report(str(error))
+        await asyncio.gather(
+            self._start_again(starting, unfinished),
+            *(self.projects.go_on(name, what) for name, what in unfinished.items() if name in updated),
+        )
+
+    def _finish_removals(self, there: frozenset[str]) -> None:
+        """Files of instances that were removed by a daemon that was killed before it came to them."""
+        for instance in self.database.going():
+            if instance not in there:
+                try:
+                    remove_instance(instance, self.paths)
+                except PrepareError as error:
+                    self._report(str(error))
+
+    async def _last_words(self, entry: Entry) -> list[str]:
+        """The last lines of what an instance wrote that is down."""
+        await self.containers.drained(entry)
+        path = self.paths.instance(entry.instance.id).log
+        try:
+            records = await asyncio.to_thread(lambda: list(read(entry.instance.id, path, tail=_LAST_LINES)))
+        except OSError:
+            return []
+        return [record.text.decode(errors="replace").rstrip() for record in records]
 
     async def _settle_networks(self) -> None:
         """What cannot be put right is said: services without a network run all the same."""
@@ -199,7 +275,8 @@ class Daemon:
         else:
             found = [each for each in there if each.name == name]
             found = found or [each for each in there if each.instance.id.startswith(name)]
-        return found[0] if found else None
+        # Of several instances of a service, the first is meant.
+        return min(found, key=lambda each: (each.number, each.created_wall), default=None)
 
     def leave(self) -> None:
         """From now on nothing is started that does not run already; before the end of all services."""
@@ -219,7 +296,9 @@ class Daemon:
             async with patience(ending.status):
                 await ending.run(self._report)
         self._closing = True
+        self.projects.cut_off()
         self.health.close()
+        self.readiness.close()
         await self.engine.close()
         if self._launcher is not None:
             await self._end_launcher(self._launcher)
@@ -303,6 +382,8 @@ class Daemon:
             elif isinstance(event, protocol.LogCounted):
                 if self._log_counts and not (asked := self._log_counts.popleft()).done():
                     asked.set_result(event)
+            elif isinstance(event, protocol.Notified):
+                self.readiness.on_launcher(event)
             elif not isinstance(event, protocol.State):
                 self.engine.on_launcher(event)
         elif isinstance(event, protocol.State):
@@ -325,6 +406,7 @@ class Daemon:
         starting = adoption.run(self.cgroups, begun_runs(self.cgroups, self.cgroup_base))
         assert self._launcher is not None
         self.inputs.adopted(self._launcher.send, self._launcher.take_fds)
+        self.readiness.take_over()
         self.health.take_over()
         return starting
 
@@ -336,6 +418,9 @@ class Daemon:
         except OSError as error:
             self._report(f"cannot unmount what nobody uses: {error.strerror}")
         await self.projects.sweep_contents()
+
+    async def _drained(self, entry: Entry) -> None:
+        await self.containers.drained(entry)
 
     def _on_rest(self, entry: Entry) -> None:
         """What it used while it was up goes: its ports are others' now, what was mounted for it is unmounted.
@@ -401,6 +486,7 @@ class Daemon:
             for directory in (self.paths.state_dir, self.paths.run_dir):
                 Path(directory).mkdir(0o711, parents=True, exist_ok=True)
             Path(self.paths.instances).mkdir(0o700, exist_ok=True)
+            Path(self.paths.notices).mkdir(0o700, exist_ok=True)  # who may say something is inside a service
             # No other user of the host may reach what a service wrote: it may be a setuid program.
             Path(self.paths.instances).chmod(0o700)
             Path(self.paths.root_mountpoint).mkdir(0o700, exist_ok=True)

@@ -18,7 +18,10 @@ from supervisor.core.model import Project, ServiceSpec, Volume
 from supervisor.core.state import Resting
 from supervisor.daemon.engine import Engine, Entry, Published
 from supervisor.daemon.images import Images
-from supervisor.daemon.projects import Projects, is_down, new_instance
+from supervisor.daemon.making import new_instance
+from supervisor.daemon.outcomes import is_down
+from supervisor.daemon.projects import Projects
+from supervisor.daemon.state import Stored
 from supervisor.launcher.protocol import LogCounted
 from supervisor.runtime.rootfs import PrepareError
 from supervisor.runtime.translate import PlanError
@@ -107,7 +110,9 @@ class Containers:
         """Remove those that are down; ids of what went. Raises PrepareError."""
         removed = []
         for entry in list(self._engine.entries.values()):
-            if entry.stored.project == NO_PROJECT and is_down(entry.instance) and _has(entry, labels):
+            if not _is_own(entry):
+                continue
+            if is_down(entry.instance) and _has(entry, labels):
                 removed.append(entry.instance.id)
                 await self._projects.remove(entry)
         return removed
@@ -167,6 +172,16 @@ class Containers:
                 name += str(secrets.randbelow(10_000))
             if name not in taken:
                 return name
+
+
+def beside(stored: Stored, spec: ServiceSpec) -> Stored:
+    """One of no project that has the volumes of a service's, as a hook of it has. Raises PlanError."""
+    return new_instance(Project(NO_PROJECT, stored.working_dir, volumes=stored.volumes), spec, spec.name)
+
+
+def _is_own(entry: Entry) -> bool:
+    """It belongs to no project and to no service."""
+    return entry.stored.project == NO_PROJECT and not entry.stored.spec.hook_of
 
 
 def _check_name(name: str) -> None:

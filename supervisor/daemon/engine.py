@@ -20,6 +20,7 @@ from supervisor.core.exits import LOST, Exit, SpawnFailure
 from supervisor.core.health import Health
 from supervisor.core.lifecycle import Step, step
 from supervisor.core.model import ServiceSpec
+from supervisor.core.readiness import Readiness
 from supervisor.core.state import (
     Created,
     Instance,
@@ -73,6 +74,10 @@ class Entry:
     process: Process | None = None
     health: Health | None = None
     """What the probes of the newest run said to this daemon; `daemon.health` writes it."""
+    notified: tuple[int, str] = (0, "")
+    """A run, and what it had said of itself when the launcher told of it."""
+    readiness: Readiness | None = None
+    """What the newest run says of itself; `daemon.readiness` writes it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self) -> None:
@@ -217,6 +222,7 @@ class Engine:
                 | protocol.ExecExited()
                 | protocol.InputGiven()
                 | protocol.LogCounted()
+                | protocol.Notified()  # notices are `daemon.readiness`
                 | protocol.Pong()
             ):
                 pass
@@ -271,6 +277,7 @@ class Engine:
         """The run lives."""
         entry.started_wall = info.started_wall
         entry.cgroup = info.cgroup
+        entry.notified = info.run, info.notified
         known = entry.process
         if known is None or (known.run, known.pid, known.ticks) != (info.run, info.pid, info.start_ticks):
             self._witness(entry, info.run, info.pid)
@@ -437,9 +444,18 @@ class Engine:
         entry.meta, entry.plan = "", None
         self._writer.new(entry.stored)
 
+    def move(self, entry: Entry, working_dir: str) -> None:
+        """The files of its project are in another directory now."""
+        entry.stored = replace(entry.stored, working_dir=working_dir)
+        entry.meta, entry.plan = "", None
+        self._writer.new(entry.stored)
+
     def rename(self, entry: Entry, name: str) -> None:
-        """Give an instance that belongs to no project another name, which is free."""
-        entry.stored = replace(entry.stored, name=name, spec=replace(entry.stored.spec, name=name))
+        """Give an instance another name, which is free; one that belongs to no project is its own service."""
+        spec = entry.stored.spec
+        entry.stored = replace(
+            entry.stored, name=name, spec=spec if entry.stored.project else replace(spec, name=name)
+        )
         entry.meta, entry.plan = "", None
         self._writer.new(entry.stored)
         self._publish(entry, ev.Tell("rename"))

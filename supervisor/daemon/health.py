@@ -105,7 +105,9 @@ class HealthChecks:
             return
         if known is not None:
             known.rest()
-        health = core.Health(instance.run, phase.started_s, instance.health or "starting")
+        # An earlier version noted only what there was then: the probes' word alone.
+        earlier = instance.health if entry.stored.spec.ready is None else ""
+        health = core.Health(instance.run, phase.started_s, instance.probed or earlier or "starting")
         monitor = _Monitor(entry, check, health)
         self._monitors[instance.id] = monitor
         self._engine.post(instance.id, ev.HealthChanged(instance.run, health.status))

@@ -1,8 +1,8 @@
 """Hooks of services: `post_start` after every start of a run, `pre_stop` before its stop signal.
 
-Both run inside the service. Compose runs them only in `up` and `down`; a restart by policy or at boot is a
-start as well, so here they run then, too. A failed hook ends nothing: it is told to whoever waits, and stays
-to be read in `inspect`.
+`pre_start` is `daemon.prestart`'s. These two run inside the service. Compose runs them only in `up` and
+`down`; a restart by policy or at boot is a start as well, so here they run then, too. A failed hook ends
+nothing: it is told to whoever waits, and stays to be read in `inspect`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,27 @@ from supervisor.core.state import Running
 from supervisor.daemon.engine import Engine, Entry, Published
 from supervisor.daemon.inside import AwayError, Inside
 from supervisor.daemon.plans import ExecRequest, LaunchPlans
+from supervisor.daemon.prestart import PreStart
 
 
 class Hooks:
     """See the module. Belongs to the event loop."""
 
     def __init__(
-        self, engine: Engine, inside: Inside, plans: LaunchPlans, report: Callable[[str], None]
+        self,
+        engine: Engine,
+        inside: Inside,
+        plans: LaunchPlans,
+        pre_start: PreStart,
+        report: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._inside = inside
         self._plans = plans
         self._report = report
+        self.before_start = pre_start.before_start
+        self.end = pre_start.end
+        self.removed = pre_start.remove
         self._after_start: dict[str, tuple[int, asyncio.Task[str]]] = {}
         engine.subscribers.add(self._on_event)
 

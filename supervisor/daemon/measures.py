@@ -127,7 +127,7 @@ def _trigger(instance: Instance, event: ev.Event) -> str:
         case ev.Exited() | ev.LaunchFailed() | ev.TimerFired():
             if isinstance(event, ev.Exited) and not instance.history.restart_count:
                 return "manual"
-            if isinstance(instance.last, Exit) and instance.last.unhealthy:
+            if isinstance(instance.last, Exit) and (instance.last.unhealthy or instance.last.not_ready):
                 return "unhealthy"
             return "oom" if isinstance(instance.last, Exit) and instance.last.oom else "exit"
         case ev.RestartRequested():

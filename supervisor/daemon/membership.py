@@ -98,10 +98,10 @@ class Memberships:
         networks = self._networks
         found = []
         for endpoint in list(networks.endpoints.values()):
-            known = endpoint.instance in networks.open
+            known = networks.is_known(endpoint.instance)
             path = networks.path(endpoint.instance)
             stored = self._find(endpoint.instance)
-            if stored is not None and (known or netns.of_file(path)):
+            if stored is not None and (endpoint.instance in networks.open or netns.of_file(path)):
                 found.append(self._member(endpoint, stored, path, known=known))
         return found
 

@@ -21,6 +21,7 @@ from supervisor import __version__
 from supervisor.core.exits import Exit
 from supervisor.core.state import Instance, Resting, Running, Waiting, docker_state, meant_to_run
 from supervisor.daemon.engine import Engine, boottime_s
+from supervisor.daemon.making import is_stand_in
 from supervisor.daemon.measures import BOUNDS_S, Histogram, Measures
 from supervisor.kernel.usage import Usage
 
@@ -86,6 +87,8 @@ def snapshot(
     now_s = boottime_s()
     samples = []
     for entry in engine.entries.values():
+        if is_stand_in(entry.stored):
+            continue  # the one whose place it is to take has its labels
         entry.note_downtime(now_s)
         name, last = entry.instance.id, entry.last_run
         samples.append(

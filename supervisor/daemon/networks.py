@@ -26,6 +26,7 @@ from supervisor.core.paths import Paths
 from supervisor.core.portplan import PortError, plan_bindings
 from supervisor.daemon.state import Stored
 from supervisor.kernel import netns
+from supervisor.runtime.etcfiles import full_name, move_addresses
 from supervisor.runtime.hostports import HostPorts
 from supervisor.runtime.names import NamesError, check_servers
 from supervisor.runtime.networkfiles import NetworkFiles
@@ -61,14 +62,21 @@ class Networks:
         self._ports = HostPorts()
         self._thread = ThreadPoolExecutor(1, "network")
         self._unruled = False
+        self._without_loopback6 = False
         self._opened: set[int] = set()
         """UDP ports that are open with the next rules."""
         self._settled = Event()
+        self._leaving: list[str] = []
+        self._parting: asyncio.Task[None] | None = None
         self.wiring = Wiring(paths)
         self.records: dict[str, NetworkRecord] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.open: set[str] = set()
         """Instances whose ports are open."""
+        self._heirs: dict[str, str] = {}
+        """Who is to have the ports and the names of whom, and has not yet."""
+        self._succeeded: set[str] = set()
+        """Who is up, and has a successor that is known instead."""
         self.begun: Callable[[], None] = _nothing
         """Called, in the network's thread, whenever there is something in the kernel to look after."""
         self.changed: Callable[[], None] = _nothing
@@ -355,7 +363,7 @@ class Networks:
         endpoint = Endpoint(
             instance,
             stored.name,
-            spec.name,
+            _service(stored),
             stored.project,
             spec.hostname or instance[:12],
             self._plan(stored, before),
@@ -377,7 +385,7 @@ class Networks:
         """The interfaces that an instance is to have; may make the default network. Raises PlanError."""
         spec = stored.spec
         attachments = attachments_of(spec)
-        names = (stored.name, *((spec.name,) if stored.project else ()), stored.instance.id[:12])
+        names = (stored.name, *((_service(stored),) if stored.project else ()), stored.instance.id[:12])
         try:
             for each in attachments:
                 if each.network == DEFAULT_NETWORK and DEFAULT_NETWORK not in self.records:
@@ -399,19 +407,30 @@ class Networks:
         instance = stored.instance.id
         if instance in self.open and before is not None:
             return before.bindings
+        if instance in self._heirs:
+            return ()
+        return self._bind(stored, before.bindings if before is not None else ())
+
+    def _bind(self, stored: Stored, before: tuple[Binding, ...], heir_of: str = "") -> tuple[Binding, ...]:
+        """Hold the ports that an instance asks for. before: as in `plan_bindings`.
+
+        heir_of: who holds those of before, which are there for the taking.
+        """
         held = {
             f"service {endpoint.container}": endpoint.bindings
             for endpoint in self.endpoints.values()
-            if endpoint.instance in self.open and endpoint.bindings
+            if endpoint.instance in self.open - {stored.instance.id, heir_of} and endpoint.bindings
         }
         taken: list[Binding] = []
 
         def take(wanted: Binding) -> Binding:
-            taken.append(self._ports.take(wanted))
-            return taken[-1]
+            found = self._ports.take(wanted)
+            if not (heir_of and found in before):
+                taken.append(found)
+            return found
 
         try:
-            return plan_bindings(stored.spec.ports, held, take, before.bindings if before is not None else ())
+            return plan_bindings(stored.spec.ports, held, take, before)
         except BaseException:
             for binding in taken:
                 self._ports.give_back(binding)
@@ -426,9 +445,19 @@ class Networks:
         except BaseException:
             self._unruled = True
             raise
+        self._lead_loopback6()
         opened, self._opened = self._opened, set()
         if opened:
             self._tried(self.wiring.forget_udp, opened)
+
+    def _lead_loopback6(self) -> None:
+        """Where that cannot be had, the rest is: a client of `localhost` goes on with 127.0.0.1."""
+        try:
+            self.wiring.lead_loopback6(self._published())
+        except OSError as error:
+            if not self._without_loopback6:
+                self._without_loopback6 = True
+                self._report(f"published ports are not reached by ::1 on this host: {error.strerror}")
 
     def _published(self) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints.values() if endpoint.instance in self.open]
@@ -455,6 +484,7 @@ class Networks:
 
     def _release(self, instance: str) -> None:
         self.open.discard(instance)
+        self._succeeded.discard(instance)
         endpoint = self.endpoints.get(instance)
         if endpoint is not None and endpoint.bindings:
             for binding in endpoint.bindings:
@@ -462,22 +492,82 @@ class Networks:
             self._unruled = True
         self.changed()
 
-    async def detach(self, instance: str) -> None:
-        """It is removed, and its endpoint with it. Raises PlanError."""
-        if instance in self.endpoints:
-            await self._awaited(self._detach, instance)
-            await self._awaited(self._rule)
+    def expect(self, heir: str, of: str) -> None:
+        """One instance is to take the place of another, or ("") is so no longer.
+
+        Until `hand_over` it has addresses, and neither ports of the host nor names that others know.
+        """
+        if of:
+            self._heirs[heir] = of
+        else:
+            self._heirs.pop(heir, None)
+
+    def is_known(self, instance: str) -> bool:
+        """Whether others are to find it by its names: it is up, and neither an heir nor succeeded."""
+        return instance in self.open and instance not in self._heirs and instance not in self._succeeded
+
+    async def hand_over(self, old: str, stored: Stored) -> None:
+        """From now on what arrives for one instance goes to the one that takes its place.
+
+        It is one change of the rules: at no moment a port is closed. Connections that there are go on for as
+        long as the old one runs.
+
+        stored: the new one, under its last name. Raises PlanError: it cannot have its ports, and nothing has
+        changed.
+        """
+        if stored.instance.id in self.endpoints:
+            await self._awaited(self._hand_over, old, stored)
             self.changed()
 
-    def _detach(self, instance: str) -> None:
-        endpoint = self.endpoints.pop(instance, None)
-        if endpoint is not None:
-            for binding in endpoint.bindings if instance in self.open else ():
+    def _hand_over(self, old: str, stored: Stored) -> None:
+        heir = stored.instance.id
+        before, after = self.endpoints.get(old), self.endpoints[heir]
+        # Where a daemon died in the middle, the new one may have them already.
+        had = (before.bindings if before is not None and old in self.open else ()) or after.bindings
+        bindings = self._bind(stored, had, old)
+        interfaces = self._plan(stored, after)
+        self.endpoints[heir] = replace(after, container=stored.name, interfaces=interfaces, bindings=bindings)
+        self._files.save_endpoint(self.endpoints[heir])
+        if before is not None:
+            self.endpoints[old] = replace(before, bindings=())
+            self._files.save_endpoint(self.endpoints[old])
+        for binding in set(had) - set(bindings):
+            self._ports.give_back(binding)
+        self._heirs.pop(heir, None)
+        self._succeeded.add(old)
+        self.open.add(heir)
+        self._opened |= {each.host_port for each in bindings if each.protocol == "udp"}
+        self._rule(force=True)
+
+    async def detach(self, instance: str) -> None:
+        """It is removed, and its endpoint with it. Raises PlanError.
+
+        Those that are removed at the same time go together, since the kernel is slow to remove each link.
+        """
+        if instance not in self.endpoints:
+            return
+        self._leaving.append(instance)
+        if self._parting is None:
+            self._parting = asyncio.ensure_future(self._part())
+        await asyncio.shield(self._parting)
+
+    async def _part(self) -> None:
+        await asyncio.sleep(0)  # those that the loop comes to before this
+        leaving, self._leaving, self._parting = self._leaving, [], None
+        await self._awaited(self._detach, leaving)
+        await self._awaited(self._rule)
+        self.changed()
+
+    def _detach(self, instances: Iterable[str]) -> None:
+        endpoints = [self.endpoints.pop(each) for each in instances if each in self.endpoints]
+        for endpoint in endpoints:
+            for binding in endpoint.bindings if endpoint.instance in self.open else ():
                 self._ports.give_back(binding)
-            self.open.discard(instance)
-            self.wiring.leave(endpoint)
-            self._files.remove_endpoint(instance)
+            self.open.discard(endpoint.instance)
             self._unruled = self._unruled or bool(endpoint.bindings)
+        self.wiring.leave(endpoints)
+        for endpoint in endpoints:
+            self._files.remove_endpoint(endpoint.instance)
 
     async def reconnect(self, stored: Stored) -> None:
         """Its networks are others: change what it has, without a gap in those that stay. Raises PlanError."""
@@ -491,10 +581,31 @@ class Networks:
         endpoint = replace(before, interfaces=interfaces, container=stored.name)
         self._files.save_endpoint(endpoint)
         self.endpoints[endpoint.instance] = endpoint
-        left = {each.link for each in interfaces}
+        try:
+            self._leave_others(before, endpoint)
+            self.wiring.join(endpoint, self.records)
+            self._rule(force=True)
+        except BaseException:
+            # Whoever asked takes its definition back.
+            self._files.save_endpoint(before)
+            self.endpoints[endpoint.instance] = before
+            self._tried(self._leave_others, endpoint, before)
+            self._tried(self.wiring.join, before, self.records)
+            raise
+        names = " ".join(
+            filter(None, (full_name(endpoint.hostname, stored.spec.resolver), endpoint.hostname))
+        )
+        self._tried(
+            move_addresses,
+            self._paths.instance(endpoint.instance).etc,
+            [address for each in before.interfaces for address in each.addresses],
+            [address for each in interfaces for address in each.addresses],
+            names,
+        )
+
+    def _leave_others(self, before: Endpoint, after: Endpoint) -> None:
+        left = {each.link for each in after.interfaces}
         self.wiring.part(each.link for each in before.interfaces if each.link not in left)
-        self.wiring.join(endpoint, self.records)
-        self._rule(force=True)
 
 
 def attachments_of(spec: ServiceSpec) -> tuple[Attachment, ...]:
@@ -517,3 +628,8 @@ def _machine_id() -> bytes:
             return file.read().strip()
     except OSError:
         return b""
+
+
+def _service(stored: Stored) -> str:
+    """The name that it shares with others of its service; what is run once has only its own."""
+    return stored.name if stored.spec.one_off else stored.spec.name

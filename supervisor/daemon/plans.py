@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Lock
 
 from supervisor.core.model import Project, ServiceSpec
@@ -129,6 +131,8 @@ class LaunchPlans:
             mount_volume=lambda record: self._mount_volume(record, instance, run),
             place=place,
         )
+        if spec.ready is not None:
+            Path(self._paths.notify(instance)).mkdir(0o755, parents=True, exist_ok=True)
         if spec.grants:
             granted = self.held.hold(
                 _files_of(instance), instance, run, lambda place: self.grants.deliver(spec.grants, place)
@@ -179,6 +183,8 @@ class LaunchPlans:
     def remove(self, stored: Stored) -> None:
         """Remove an instance's files. Raises PrepareError."""
         remove_instance(stored.instance.id, self._paths)
+        if stored.spec.ready is not None:
+            shutil.rmtree(self._paths.notify(stored.instance.id), ignore_errors=True)
 
     # --- what is mounted for an instance --------------------------------------------------------
     def release(self, stored: Stored) -> None:

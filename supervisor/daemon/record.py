@@ -42,6 +42,8 @@ class _Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manually_stopped: bool
     reason: str
     health: Health = ""
+    probed: Health = ""
+    ready: Health = ""
 
 
 class RecordError(Exception):

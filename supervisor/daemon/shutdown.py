@@ -12,7 +12,9 @@ from supervisor.core import events as ev
 from supervisor.core.lifecycle import KILL_AGAIN_S
 from supervisor.core.state import Waiting
 from supervisor.daemon.engine import Engine, Entry
-from supervisor.daemon.projects import Projects, in_waves, is_down
+from supervisor.daemon.outcomes import is_down
+from supervisor.daemon.projects import Projects
+from supervisor.daemon.stopping import in_waves
 
 # Beyond a wave's longest grace period: for what SIGKILL, sent again and again, needs to come to an end.
 _KILL_S = 3 * KILL_AGAIN_S

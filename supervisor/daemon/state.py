@@ -39,6 +39,7 @@ from supervisor.daemon.record import (
 
 SCHEMA = 1
 RUNS_KEPT = 50
+_GOING_KEPT = 1000
 _RUN = "run, started_wall, ended_wall, ending, verdict, user_s, system_s, max_rss_bytes, cpu_ns"
 
 _TABLES = """
@@ -56,6 +57,7 @@ CREATE TABLE IF NOT EXISTS run (
 CREATE TABLE IF NOT EXISTS began (
     instance TEXT PRIMARY KEY, run INTEGER NOT NULL, wall REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS going (instance TEXT NOT NULL);
 """
 
 
@@ -265,6 +267,11 @@ class StateDatabase:
                 for instance_id, run in changes.ends:
                     self._insert(instance_id, run)
                 self._db.executemany("DELETE FROM began WHERE instance = ?", [(i,) for i in changes.removed])
+                if changes.removed:
+                    self._db.executemany("INSERT INTO going VALUES (?)", [(i,) for i in changes.removed])
+                    self._db.execute(
+                        "DELETE FROM going WHERE rowid <= (SELECT max(rowid) FROM going) - ?", (_GOING_KEPT,)
+                    )
                 self._db.executemany("INSERT OR REPLACE INTO began VALUES (?, ?, ?)", changes.began)
         except sqlite3.Error as error:
             raise self._failure(error) from error
@@ -301,6 +308,13 @@ class StateDatabase:
         """The newest run that is known to have begun, and when, of every instance that has one."""
         rows = self._db.execute("SELECT instance, run, wall FROM began")
         return {instance: (run, wall) for instance, run, wall in rows}
+
+    def going(self) -> list[str]:
+        """The instances that were removed last: a kill may have come before their files were."""
+        rows = self._reader.execute(
+            "SELECT instance FROM going WHERE instance NOT IN (SELECT id FROM instance)"
+        )
+        return [str(instance) for (instance,) in rows]
 
     def last_runs(self) -> dict[str, RunRecord]:
         """The newest stored run of every instance that has one."""

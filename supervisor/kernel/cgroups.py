@@ -9,100 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
-from typing import Protocol
 
-from supervisor.kernel.hierarchies import CgroupSetup, enable_controllers, read_text, write_text
-
-
-class Limits(Protocol):
-    """Limits of a run; None is the kernel's default. memory_swap_bytes is memory plus swap, -1 unlimited."""
-
-    @property
-    def memory_bytes(self) -> int | None: ...
-    @property
-    def memory_swap_bytes(self) -> int | None: ...
-    @property
-    def memory_reservation_bytes(self) -> int | None: ...
-    @property
-    def cpu_quota_us(self) -> int | None: ...
-    @property
-    def cpu_period_us(self) -> int: ...
-    @property
-    def cpu_shares(self) -> int | None: ...
-    @property
-    def pids(self) -> int | None: ...
-    @property
-    def memory_swappiness(self) -> int | None: ...
-    @property
-    def oom_kill_disable(self) -> bool: ...
-
-
-def weight_of_shares(shares: int) -> int:
-    """cpu.weight for Docker's cpu_shares, so that 1024 becomes 100 (runc since 1.3.2)."""
-    if shares <= 2:
-        return 1
-    if shares >= 262144:
-        return 10000
-    power = math.log2(shares)
-    return math.ceil(10 ** ((power * power + 125 * power) / 612.0 - 7.0 / 34.0))
-
-
-def v2_files(limits: Limits) -> list[tuple[str, str, str]]:
-    """(controller, file, text) of the limits on cgroup v2, in the order to write them."""
-    rows = []
-    if limits.memory_bytes is not None:
-        rows.append(("memory", "memory.max", str(limits.memory_bytes)))
-    if limits.memory_swap_bytes is not None:
-        if limits.memory_swap_bytes < 0:
-            rows.append(("memory", "memory.swap.max", "max"))
-        else:
-            swap = max(limits.memory_swap_bytes - (limits.memory_bytes or 0), 0)
-            rows.append(("memory", "memory.swap.max", str(swap)))
-    if limits.memory_reservation_bytes is not None:
-        rows.append(("memory", "memory.low", str(limits.memory_reservation_bytes)))
-    if limits.cpu_quota_us is not None:
-        rows.append(("cpu", "cpu.max", f"{limits.cpu_quota_us} {limits.cpu_period_us}"))
-    if limits.cpu_shares is not None:
-        rows.append(("cpu", "cpu.weight", str(weight_of_shares(limits.cpu_shares))))
-    if limits.pids is not None:
-        rows.append(("pids", "pids.max", str(limits.pids)))
-    # The kernel gave the last ones up with cgroup v2; `_limit` says so.
-    return rows + _v1_only(limits)
-
-
-def v1_files(limits: Limits) -> list[tuple[str, str, str]]:
-    """As `v2_files` for the v1 controllers."""
-    rows = []
-    if limits.memory_bytes is not None:
-        rows.append(("memory", "memory.limit_in_bytes", str(limits.memory_bytes)))
-    if limits.memory_swap_bytes is not None:
-        rows.append(("memory", "memory.memsw.limit_in_bytes", str(limits.memory_swap_bytes)))
-    if limits.memory_reservation_bytes is not None:
-        rows.append(("memory", "memory.soft_limit_in_bytes", str(limits.memory_reservation_bytes)))
-    if limits.cpu_quota_us is not None:
-        rows.append(("cpu", "cpu.cfs_period_us", str(limits.cpu_period_us)))
-        rows.append(("cpu", "cpu.cfs_quota_us", str(limits.cpu_quota_us)))
-    if limits.cpu_shares is not None:
-        rows.append(("cpu", "cpu.shares", str(limits.cpu_shares)))
-    if limits.pids is not None:
-        rows.append(("pids", "pids.max", str(limits.pids)))
-    return rows + _v1_only(limits)
-
-
-def _v1_only(limits: Limits) -> list[tuple[str, str, str]]:
-    rows = []
-    if limits.memory_swappiness is not None:
-        rows.append(("memory", "memory.swappiness", str(limits.memory_swappiness)))
-    if limits.oom_kill_disable:
-        rows.append(("memory", "memory.oom_control", "1"))
-    return rows
-
-
-_V1_ONLY = {"memory.swappiness": "mem_swappiness", "memory.oom_control": "oom_kill_disable"}
-# Swap is not accounted for on every kernel; a limit on memory holds without (Docker warns and goes on).
-_OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+from supervisor.kernel.hierarchies import (
+    CONTROLLERS,
+    CgroupSetup,
+    enable_controllers,
+    inherit_cpuset,
+    read_text,
+    write_text,
+)
+from supervisor.kernel.limitfiles import Limits, Row, v1_files, v2_files, write_limits
 
 
 class Cgroup:
@@ -133,25 +50,25 @@ class Cgroup:
             raise
 
     def _wanted(self, limits: Limits) -> list[str]:
-        """v1 controllers to be in: memory for accounting and oom; cpu and pids cost, so only when limited."""
+        """v1 controllers to be in: memory for accounting and oom; the others cost, so only when limited."""
         names = ["memory"]
         if self.setup.mode == "legacy":
             names += ["freezer", "cpuacct"]
         names += [name for name, _, _ in v1_files(limits)]
         return [name for name in dict.fromkeys(names) if name in self.setup.v1]
 
-    def _create_v2(self, rows: list[tuple[str, str, str]]) -> None:
+    def _create_v2(self, rows: list[Row]) -> None:
         assert self.setup.unified is not None
         parent, _, _ = self.path.rpartition("/")
         if self.setup.mode == "unified":
-            enable_controllers(self.setup.unified, parent)
+            extra = {controller for controller, _, _ in rows} - set(CONTROLLERS)
+            enable_controllers(self.setup.unified, parent, (*CONTROLLERS, *sorted(extra)))
         else:
             os.makedirs(f"{self.setup.unified}/{parent}", exist_ok=True)
         directory = f"{self.setup.unified}/{self.path}"
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory)
-        for controller, name, text in rows:
-            _limit(f"{directory}/{name}", text, controller)
+        write_limits(rows, dict.fromkeys((controller for controller, _, _ in rows), directory))
 
     def _create_v1(self, limits: Limits, wanted: list[str]) -> None:
         rows = v1_files(limits)
@@ -172,8 +89,9 @@ class Cgroup:
                 # Without it children's pages would not count (always so since Linux 5.11).
                 with contextlib.suppress(OSError):
                     write_text(f"{directory}/memory.use_hierarchy", "1")
-        for controller, name, text in rows:
-            _limit(f"{self._v1[controller]}/{name}", text, controller)
+            elif controller == "cpuset":
+                inherit_cpuset(self.setup.v1[controller], self.path)
+        write_limits(rows, self._v1)
 
     def remove(self) -> bool:
         """Remove it where it is empty, and the directory above it if that is the last one in there.
@@ -324,19 +242,6 @@ def kill_all(cgroup: Cgroup) -> None:
         for pid in cgroup.procs():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
-
-
-def _limit(path: str, text: str, controller: str) -> None:
-    try:
-        write_text(path, text)
-    except FileNotFoundError:
-        name = os.path.basename(path)
-        if name in _OPTIONAL:
-            return
-        why = f"the host has no {controller} controller here"
-        if name in _V1_ONLY:
-            why = f"cgroup v2 has no such file; remove `{_V1_ONLY[name]}`"
-        raise OSError(errno.ENOTSUP, f"cannot set {name}: {why}") from None
 
 
 def keyed(text: str) -> dict[str, int]:

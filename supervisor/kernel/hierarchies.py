@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 # What runs are limited and counted by.
 CONTROLLERS = ("memory", "cpu", "pids")
-_V1 = ("memory", "cpu", "cpuacct", "pids", "freezer")
+_V1 = ("memory", "cpu", "cpuacct", "pids", "freezer", "cpuset", "blkio")
+_RARE = ("cpuset", "blkio")  # on v2 they are switched on for a limit that needs them
 _SYSTEMD = "name=systemd"
 
 
@@ -63,6 +64,8 @@ def detect(mountinfo: str | None = None) -> CgroupSetup:
                 if option.startswith("name=") or ("=" not in option and option not in _OPTIONS):
                     v1.setdefault(option, target)
     used = {name: v1[name] for name in _V1 if name in v1}
+    if unified is not None and set(used) <= set(_RARE):
+        used = {}  # the v2 hierarchy has all that runs are counted by
     others = {name: place for name, place in v1.items() if name not in used}
     if unified is not None:
         return CgroupSetup("hybrid" if used else "unified", unified, used, others)
@@ -88,14 +91,14 @@ def moves_are_quick(mountinfo: str | None = None) -> bool:
     return False
 
 
-def enable_controllers(mount: str, path: str) -> None:
-    """Make `path` below a v2 mount, and have its children controlled for memory, cpu and pids.
+def enable_controllers(mount: str, path: str, names: tuple[str, ...] = CONTROLLERS) -> None:
+    """Make `path` below a v2 mount, and have its children controlled by these controllers.
 
     Only what is missing is written, so a part of the tree that systemd owns and delegated is left alone.
     A controller that the host does not give is left out: a limit that needs it then fails. Raises OSError.
     """
     with contextlib.suppress(OSError):
-        if set(CONTROLLERS) <= set(read_text(f"{mount}/{path}/cgroup.subtree_control").split()):
+        if set(names) <= set(read_text(f"{mount}/{path}/cgroup.subtree_control").split()):
             return  # what it comes to but for the first time
     directory = mount
     for part in ("", *filter(None, path.split("/"))):
@@ -103,13 +106,26 @@ def enable_controllers(mount: str, path: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory)
         active = read_text(f"{directory}/cgroup.subtree_control").split()
-        missing = [name for name in CONTROLLERS if name not in active]
+        missing = [name for name in names if name not in active]
         if not missing:
             continue
         available = read_text(f"{directory}/cgroup.controllers").split()
         for name in missing:
             if name in available:
                 write_text(f"{directory}/cgroup.subtree_control", f"+{name}")
+
+
+def inherit_cpuset(mount: str, path: str) -> None:
+    """Give every cgroup of v1's cpuset on the way to `path`, and itself, the CPUs and nodes of its parent.
+
+    A new one has none, and takes no process. One that has some is left alone. Raises OSError.
+    """
+    directory = mount
+    for part in filter(None, path.split("/")):
+        above, directory = directory, f"{directory}/{part}"
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not read_text(f"{directory}/{name}").strip():
+                write_text(f"{directory}/{name}", read_text(f"{above}/{name}").strip())
 
 
 def enter_leaf(setup: CgroupSetup, base: str, leaf: str = "launcher") -> None:

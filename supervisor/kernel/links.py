@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib.util
+import secrets
+import socket
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -30,6 +34,10 @@ from pyroute2.iproute.linux import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 _NODAD = 0x02  # IFA_F_NODAD: such an address may be used at once
+_SIOCGIFINDEX = 0x8933
+_IFREQ = struct.Struct("16si20x")
+LOOPBACK = 1
+"""The index of the loopback device in every namespace."""
 
 
 class Link(NamedTuple):
@@ -50,10 +58,22 @@ class Links:
 
     def __init__(self) -> None:
         self._netlink: Any = IPRoute()
+        self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def close(self) -> None:
         """Close it."""
         self._netlink.close()
+        self._other.close()
+
+    def number(self, name: str) -> int:
+        """The index of a link; 0 if there is none. A hundredth of what `get` costs."""
+        try:
+            answer = fcntl.ioctl(self._other, _SIOCGIFINDEX, _IFREQ.pack(name.encode()[:15], 0))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise
+        return int(_IFREQ.unpack(answer)[1])
 
     def all(self) -> dict[str, Link]:
         """By name."""
@@ -69,11 +89,11 @@ class Links:
             raise
         return next(map(_link, found), None)
 
-    def _got(self, name: str) -> Link:
-        link = self.get(name)
-        if link is None:
+    def _made(self, name: str) -> int:
+        number = self.number(name)
+        if not number:
             raise OSError(errno.ENODEV, f"cannot find the link {name} that was just made")
-        return link
+        return number
 
     def routes(self) -> list[str]:
         """Destinations of the main table, CIDR; not the default routes."""
@@ -92,18 +112,18 @@ class Links:
                 found.add(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
         return found
 
-    def add_bridge(self, name: str, alias: str, mtu: int) -> Link:
-        """A bridge, up. What has that name already must be one."""
+    def add_bridge(self, name: str, alias: str, mtu: int) -> int:
+        """A bridge; its index. What has that name already must be one."""
         link = self.get(name)
         if link is None:
             with _told(f"cannot make the bridge {name}"):
                 self._netlink.link("add", ifname=name, kind="bridge")
-            link = self._got(name)
         elif link.kind != "bridge":
             raise OSError(errno.EEXIST, f"cannot make the bridge {name}: there is a link of that name")
+        number = self._made(name)
         with _told(f"cannot set up the bridge {name}"):
-            self._netlink.link("set", index=link.number, IFLA_IFALIAS=alias, **({"mtu": mtu} if mtu else {}))
-        return link
+            self._netlink.link("set", index=number, IFLA_IFALIAS=alias, **({"mtu": mtu} if mtu else {}))
+        return number
 
     def up(self, index: int) -> None:
         """Switch it on."""
@@ -117,21 +137,25 @@ class Links:
         peer = {"ifname": inner, "net_ns_fd": namespace, "address": mac}
         both = {"mtu": mtu} if mtu else {}
         with _told(f"cannot make the link {name}"):
-            self._netlink.link("add", ifname=name, kind="veth", peer={**peer, **both}, **both)
-        index = self._got(name).number
+            self._netlink.link(
+                "add", ifname=name, kind="veth", master=master, state="up", peer={**peer, **both}, **both
+            )
+        index = self._made(name)
         with _told(f"cannot put the link {name} into its bridge"):
             self._netlink.link("set", index=index, IFLA_IFALIAS=alias)
-        self.enslave(index, master)
+            self._answer_itself(index)
 
     def enslave(self, index: int, master: int) -> None:
-        """Put it into a bridge, and on.
-
-        What it sends may come back to it: with br_netfilter, one that calls itself by a port of the host does
-        so within the bridge.
-        """
+        """Put it into a bridge, and on."""
         with _told(f"cannot put link {index} into its bridge"):
             self._netlink.link("set", index=index, master=master, state="up")
-            self._netlink.brport("set", index=index, mode=1)
+            self._answer_itself(index)
+
+    def _answer_itself(self, index: int) -> None:
+        """What it sends may come back to it: with br_netfilter, one that calls itself by a port of the host
+        does so within the bridge.
+        """
+        self._netlink.brport("set", index=index, mode=1)
 
     def add_address(self, index: int, address: str) -> None:
         """address: with its prefix length."""
@@ -152,12 +176,23 @@ class Links:
         with _told(f"cannot route by {gateway}"):
             self._netlink.route("replace", dst=everything, gateway=gateway, oif=index)
 
-    def delete(self, name: str) -> None:
-        """Remove a link. One that is not there is no error."""
-        link = self.get(name)
-        if link is not None:
-            with _told(f"cannot remove the link {name}", errno.ENODEV):
-                self._netlink.link("del", index=link.number)
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove links. One that is not there is no error.
+
+        Several go as a group, for which the kernel waits once, and not once for each of them (20 to 50 ms on
+        a host that works). Nobody else uses its number, which is drawn for this.
+        """
+        numbers = [number for name in names if (number := self.number(name))]
+        if len(numbers) == 1:
+            with _told("cannot remove a link", errno.ENODEV):
+                self._netlink.link("del", index=numbers[0])
+        elif numbers:
+            group = secrets.randbits(31) | 1 << 31  # never 0, in which all others are
+            for number in numbers:
+                with _told("cannot remove a link", errno.ENODEV):
+                    self._netlink.link("set", index=number, group=group)
+            with _told("cannot remove links", errno.ENODEV):
+                self._netlink.link("del", group=group)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from supervisor.launcher import plan, protocol
 from supervisor.launcher.context import Context
 from supervisor.launcher.logjournal import BATCH_BYTES
 from supervisor.launcher.loglink import LogLink
+from supervisor.launcher.notices import Notices
 from supervisor.launcher.runs import Child, Run, boottime_ns
 
 
@@ -26,11 +27,13 @@ class Adoption:
         logs: LogLink,
         died: Callable[[Run], object],
         settle: Callable[[Run], object],
+        notices: Notices,
     ) -> None:
         self._context = context
         self._logs = logs
         self._died = died
         self._settle = settle
+        self._notices = notices
 
     def adopt(self, request: protocol.Adopt) -> None:
         """Answered by Started, or by the record of an end that nobody saw."""
@@ -55,6 +58,8 @@ class Adoption:
         context.loop.watch_death(run, self._died)
         if not request.tty:
             self._reattach(run)
+        if request.notify:
+            self._notices.resume(run, request.notify)
         context.daemon.send(protocol.Started(run.info()))
 
     def unseen(self, launch: plan.LaunchPlan) -> None:
@@ -73,6 +78,7 @@ class Adoption:
                 log.max_files,
                 launch.process.tty,
                 launch.meta,
+                launch.notify,
             )
         )
 

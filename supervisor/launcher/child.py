@@ -113,6 +113,9 @@ class _Child:
             stdio.use_pty(who.uid, self.given.channel, console=console)
         else:
             stdio.use_pipes(self.given.stdio, who.uid)
+        if spec.notify_fd:
+            self.stage = "notify"
+            self.given = _with_notify_pipe(self.given, spec.notify_fd)
         self.stage = "cwd"
         late = self.change_directory()
         self.stage = "rlimit"
@@ -172,8 +175,9 @@ class _Child:
         os.execve(self.path, self.process.argv, env)  # noqa: S606 - the point of all this
 
     def close_others(self) -> None:
-        """All but 0..2 and the channel, which closes at exec."""
-        sc.close_all_but([self.given.channel.fileno()])
+        """All but 0..2, the channel, which closes at exec, and what the process says that it is ready on."""
+        own = [self.process.notify_fd] if self.process.notify_fd else []
+        sc.close_all_but([self.given.channel.fileno(), *own])
 
     def change_directory(self) -> bool:
         """Into the working directory; True if only its user may (then it is done later)."""
@@ -262,6 +266,23 @@ def prepare(caps: list[int] | None, common: Common) -> None:
     _check_inside()
     with contextlib.suppress(StepError):
         find_program(spec.argv[0], spec.env[0][1])
+
+
+def _with_notify_pipe(given: Given, number: int) -> Given:
+    """That descriptor is the pipe to say something on; what had the number has another one. Raises OSError.
+
+    Open for reading, too: nobody gets a SIGPIPE, whoever of ours has died.
+    """
+    channel = given.channel
+    if channel.fileno() == number:
+        channel = socket.socket(fileno=fcntl.fcntl(channel.detach(), fcntl.F_DUPFD_CLOEXEC, number + 1))
+    fd = os.open(f"{plan.NOTIFY_PLACE}/{plan.NOTIFY_PIPE}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if fd == number:
+        os.set_inheritable(fd, True)
+    else:
+        os.dup2(fd, number)
+        os.close(fd)
+    return given._replace(channel=channel)
 
 
 def set_oom_score(wanted: int | None) -> None:

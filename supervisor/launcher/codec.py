@@ -52,7 +52,14 @@ _NESTED = {
     for kind, fields in _HOLDERS.items()
 }
 
-_ADDED: dict[Any, int] = {plan.Bind: 6, plan.Limits: 7}
+_ADDED: dict[Any, int] = {
+    plan.Bind: 6,
+    plan.Limits: 7,
+    plan.Process: 14,
+    plan.LaunchPlan: 11,
+    protocol.Adopt: 11,
+    protocol.RunInfo: 9,
+}
 """How many fields were first: of later ones only what is used is sent, so that an earlier launcher
 goes on."""
 

@@ -18,6 +18,9 @@ from supervisor.launcher.spawn import Spawner
 from supervisor.launcher.steps import StepError
 from supervisor.launcher.stops import Stops
 
+_SEARCHES, _SEARCH_S = 20, 0.02
+"""It is dying when its helper has closed the channel: it is a zombie at once, or in a moment."""
+
 
 class Execs:
     """See the module. `unnamed`: how many have not told their pid yet."""
@@ -107,6 +110,7 @@ class Execs:
         """Exec succeeded or failed: everybody has closed the channel."""
         if not child.pid:
             self.unnamed -= 1
+            self._search(_SEARCHES)
         if child.error is None and child.pid:
             self._context.daemon.send(protocol.ExecStarted(child.exec_id, child.pid), child.fds[:])
             child.fds.clear()
@@ -118,6 +122,18 @@ class Execs:
             self._remains.reap(Child(child.pid, os.dup(child.pidfd), None))
         child.close()
         self._failed(child.exec_id, stage, number, detail)
+
+    def _search(self, left: int) -> None:
+        """Reap what a helper may have cloned before it was killed, and told nobody.
+
+        Its pid namespace ends only when it is reaped, and the loop may have nothing else to wake it up.
+        """
+        if not self.unnamed:  # else it might be one of theirs
+            left -= 1
+            while process.reap_stranger(self._context.loop.pids):
+                pass
+        if left:
+            self._context.loop.after(_SEARCH_S, self._search, left)
 
     def _died(self, child: ExecRun) -> None:
         if not process.has_ended(child.pidfd):

@@ -16,8 +16,10 @@ from supervisor.launcher import codec, plan, protocol
 from supervisor.launcher.assemble import explain
 from supervisor.launcher.channel import Told, hear
 from supervisor.launcher.context import Context
+from supervisor.launcher.ear import Ear
 from supervisor.launcher.heirs import Heirs, Legacy, Parked
 from supervisor.launcher.loglink import LogLink
+from supervisor.launcher.notices import Notices
 from supervisor.launcher.remains import Remains
 from supervisor.launcher.runs import Child, Run, boottime_ns, launch_failed, unnumbered
 from supervisor.launcher.spawn import Spawned, Spawner
@@ -29,7 +31,13 @@ class Lives:
     """See the module."""
 
     def __init__(
-        self, context: Context, spawner: Spawner, logs: LogLink, stops: Stops, remains: Remains
+        self,
+        context: Context,
+        spawner: Spawner,
+        logs: LogLink,
+        stops: Stops,
+        remains: Remains,
+        notices: Notices,
     ) -> None:
         self.on_unseen: Callable[[plan.LaunchPlan], object] = lambda _: None
         """What to do when something lives in the cgroup of a run that we know nothing of."""
@@ -38,6 +46,7 @@ class Lives:
         self._logs = logs
         self._stops = stops
         self._remains = remains
+        self._notices = notices
         self._heirs = Heirs(context, spawner, remains)
 
     # --- launch ---------------------------------------------------------------------------------
@@ -61,9 +70,13 @@ class Lives:
             return
         known_plan = unnumbered(launch)
         before = self._heirs.take(launch.instance, known_plan)
+        ear = None
         try:
+            ear = _ear(launch)
             spawned = self._spawn(launch, cgroup, before)
         except StepError as error:
+            if ear is not None:
+                ear.close()
             if isinstance(before, Parked):
                 self._heirs.discard(before)
             elif before is not None:
@@ -71,7 +84,9 @@ class Lives:
             self._remains.remove(cgroup, delay_s=0.0)
             context.end(launch_failed(*key, launch.meta, error.stage, error.number, error.detail))
             return
-        self._begin(launch, known_plan, cgroup, spawned)
+        run = self._begin(launch, known_plan, cgroup, spawned)
+        if ear is not None:
+            self._notices.begin(run, ear)
 
     def _spawn(self, launch: plan.LaunchPlan, cgroup: Cgroup, before: Parked | Legacy | None) -> Spawned:
         """Raises StepError; then `before` is still there."""
@@ -90,7 +105,7 @@ class Lives:
             os.close(fd)  # the child has them
         return spawned
 
-    def _begin(self, launch: plan.LaunchPlan, known: bytes, cgroup: Cgroup, spawned: Spawned) -> None:
+    def _begin(self, launch: plan.LaunchPlan, known: bytes, cgroup: Cgroup, spawned: Spawned) -> Run:
         child = Child(spawned.pid, spawned.pidfd, spawned.channel)
         run = Run(launch.instance, launch.run, launch.meta, launch.log, cgroup, child)
         run.plan = known
@@ -103,6 +118,7 @@ class Lives:
             if fd >= 0:
                 self._attach(run, stream, fd)
         self._context.daemon.send(protocol.Begun(run.instance, run.number, run.pid))
+        return run
 
     def _attach(self, run: Run, stream: str, fd: int) -> None:
         log = run.log
@@ -208,6 +224,7 @@ class Lives:
             loop.after(POLL_S if run.events_fd < 0 else 0.1, self.settle, run)
             return
         self._stops.stop_events(run)
+        self._notices.end(run)
         del self._context.runs[run.instance]
         self._context.end(run.record())
         self._heirs.died(run)
@@ -219,3 +236,13 @@ class Lives:
         self._heirs.close()
         for run in self._context.runs.values():
             run.close()
+
+
+def _ear(launch: plan.LaunchPlan) -> Ear | None:
+    """Where the run is heard, before it can say anything. Raises StepError."""
+    if not launch.notify:
+        return None
+    try:
+        return Ear(launch.notify, fresh=True)
+    except OSError as error:
+        raise StepError("notify", error.errno or 0, f"{error.strerror}: {launch.notify}") from error

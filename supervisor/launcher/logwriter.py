@@ -106,6 +106,8 @@ class LogWriter:
                     self._control(fd, events)
             if self._stuck:
                 self._retry()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._socket_path)  # ours: a successor waits for the lock that ends with us
 
     def _done(self) -> bool:
         if self._outputs or self._stuck or self._unsent:

@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+NOTIFY_PLACE = "/run/notify"
+"""Where the directory of `LaunchPlan.notify` is inside a service."""
+NOTIFY_SOCKET = "socket"
+NOTIFY_PIPE = "pipe"
+
 
 class Overlay(NamedTuple):
     """Mount an overlay at `target` ("/" is the new root itself). `lowers` is topmost first.
@@ -106,7 +111,10 @@ Step = Overlay | Bind | Mount | Symlink | Pivot | ReadOnly | Mask | ReadOnlyRoot
 
 
 class Limits(NamedTuple):
-    """cgroup limits of one run; None leaves the kernel's default."""
+    """cgroup limits of one run; None leaves the kernel's default.
+
+    blkio_devices: [kind, path of the device, value], as `kernel.limitfiles` has them.
+    """
 
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None
@@ -117,6 +125,9 @@ class Limits(NamedTuple):
     pids: int | None = None
     memory_swappiness: int | None = None
     oom_kill_disable: bool = False
+    cpuset: str | None = None
+    blkio_weight: int | None = None
+    blkio_devices: list[list[str | int]] = []  # noqa: RUF012 - a NamedTuple's default is never mutated
 
 
 class Process(NamedTuple):
@@ -128,6 +139,7 @@ class Process(NamedTuple):
     seccomp: path of a compiled BPF program on the host (read before the root changes), or None.
     rlimits: [resource number, soft, hard]; -1 is unlimited.
     init: stay as pid 1, reap, forward signals, and run argv as the child.
+    notify_fd: the number of one more descriptor, which is the writing end of NOTIFY_PIPE; 0: none.
     """
 
     argv: list[str]
@@ -144,6 +156,7 @@ class Process(NamedTuple):
     init: bool = False
     tty: bool = False
     stdin_open: bool = False
+    notify_fd: int = 0
 
 
 class LogPlan(NamedTuple):
@@ -164,6 +177,8 @@ class LaunchPlan(NamedTuple):
     root: an existing empty directory on the host over which the new root is mounted (in the child's own
         mount namespace, so all runs may use the same one).
     meta: opaque text that the launcher gives back with the run and its exit record.
+    notify: path of NOTIFY_SOCKET or NOTIFY_PIPE in a directory of the instance's own, which the launcher
+        makes and listens at; "" where the run is not asked to say anything. `steps` mount the directory.
     """
 
     instance: str
@@ -177,3 +192,4 @@ class LaunchPlan(NamedTuple):
     process: Process
     log: LogPlan
     meta: str = ""
+    notify: str = ""

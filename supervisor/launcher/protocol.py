@@ -112,6 +112,7 @@ class Adopt(NamedTuple):
     log_max_files: int
     tty: bool
     meta: str
+    notify: str = ""
 
 
 class Ack(NamedTuple):
@@ -156,7 +157,10 @@ Request = (
 
 # --- launcher -> daemon ------------------------------------------------------------------------
 class RunInfo(NamedTuple):
-    """A live run. started_ns: CLOCK_BOOTTIME; started_wall: seconds since the epoch."""
+    """A live run. started_ns: CLOCK_BOOTTIME; started_wall: seconds since the epoch.
+
+    notified: what it said of itself until now, as in `Notified`.
+    """
 
     instance: str
     run: int
@@ -167,6 +171,7 @@ class RunInfo(NamedTuple):
     started_wall: float
     frozen: bool
     meta: str
+    notified: str = ""
 
 
 class Exited(NamedTuple):
@@ -227,6 +232,14 @@ class Started(NamedTuple):
     """The run's first instruction is under way (exec succeeded)."""
 
     info: RunInfo
+
+
+class Notified(NamedTuple):
+    """A run said something of itself: lines of NAME=VALUE (sd_notify). Of one that has not begun it waits."""
+
+    instance: str
+    run: int
+    text: str
 
 
 class Frozen(NamedTuple):
@@ -309,6 +322,7 @@ Event = (
     | Started
     | LaunchFailed
     | Exited
+    | Notified
     | Frozen
     | ExecStarted
     | ExecFailed

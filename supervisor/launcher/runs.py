@@ -11,6 +11,7 @@ from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.process import Status, Usage
 from supervisor.launcher import codec, plan, protocol
 from supervisor.launcher.ahead import Made
+from supervisor.launcher.ear import Ear
 from supervisor.launcher.order import Packed
 
 
@@ -56,6 +57,7 @@ class Run(Child):
     __slots__ = (
         "adopted",
         "cgroup",
+        "ear",
         "ended_ns",
         "ended_wall",
         "events_fd",
@@ -86,6 +88,7 @@ class Run(Child):
         self.meta = meta
         self.log = log
         self.cgroup = cgroup
+        self.ear: Ear | None = None
         self.ticks = 0
         # Now, and not when its exec is seen: what it writes has a later stamp.
         self.started_ns = boottime_ns()
@@ -121,6 +124,7 @@ class Run(Child):
             self.started_wall,
             self.frozen,
             self.meta,
+            "" if self.ear is None else self.ear.kept(),
         )
 
     def record(self) -> protocol.Exited | protocol.LaunchFailed:
@@ -157,6 +161,8 @@ class Run(Child):
         """See Child."""
         super().close()
         self.let_go()
+        if self.ear is not None:
+            self.ear.close()
 
 
 def unnumbered(launch: plan.LaunchPlan) -> bytes:

@@ -17,6 +17,7 @@ from supervisor.launcher.execs import Execs
 from supervisor.launcher.lives import Lives
 from supervisor.launcher.loglink import LogLink
 from supervisor.launcher.loop import READABLE
+from supervisor.launcher.notices import Notices
 from supervisor.launcher.remains import Remains
 from supervisor.launcher.spawn import Spawner
 from supervisor.launcher.stops import Stops
@@ -48,9 +49,10 @@ class Launcher:
         remains = Remains(context)
         self._remains = remains
         self._stops = Stops(context)
-        self._lives = Lives(context, spawner, self._logs, self._stops, remains)
+        notices = Notices(context)
+        self._lives = Lives(context, spawner, self._logs, self._stops, remains, notices)
         self._execs = Execs(context, spawner, self._stops, remains)
-        self._adoption = Adoption(context, self._logs, self._lives.died, self._lives.settle)
+        self._adoption = Adoption(context, self._logs, self._lives.died, self._lives.settle, notices)
         self._lives.on_unseen = self._adoption.unseen
         context.loop.watch(self._logs.fileno(), select.EPOLLIN, self._on_logs, None)
         context.loop.watch(wake_fd, select.EPOLLIN, self._woken, wake_fd)

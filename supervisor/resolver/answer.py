@@ -11,6 +11,7 @@ import random
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import dnslib
 
@@ -46,14 +47,13 @@ class Code(IntEnum):
     BAD_VERSION = 16
 
 
-@dataclass(slots=True)
-class Query:
-    """A query that was understood. wire: as it came. size: how large an answer over UDP may be.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a query asks, whoever asks it. size: how large an answer over UDP may be.
 
     name: in lower case. end: where the question ends in `wire`. edns: whether it had an OPT record.
     """
 
-    wire: bytes
     name: bytes
     labels: tuple[bytes, ...]
     kind: int
@@ -64,10 +64,26 @@ class Query:
     size: int
 
 
+@dataclass(slots=True)
+class Query:
+    """A query that was understood. wire: as it came."""
+
+    wire: bytes
+    asked: Question
+
+
 def read(wire: bytes) -> Query | Code | None:
     """Understand a message. None: it is not to be answered at all; a Code: this is the answer."""
     if len(wire) < _HEADER.size:
         return None
+    # Programs ask the same again and again, and only the first two bytes are new.
+    rest = wire[2:]
+    asked = _known(rest) if len(rest) <= _SHORT else _read(rest)
+    return Query(wire, asked) if isinstance(asked, Question) else asked
+
+
+def _read(rest: bytes) -> Question | Code | None:
+    wire = b"\0\0" + rest
     _, flags, questions, answers, authorities, additional = _HEADER.unpack_from(wire)
     if flags & _QR:
         return None  # two servers that answer each other's answers would never end
@@ -92,8 +108,7 @@ def read(wire: bytes) -> Query | Code | None:
     labels = tuple(bytes(label) for label in question.qname.label)
     if end != _HEADER.size + sum(len(label) + 1 for label in labels) + 5:
         return Code.FORMAT  # compressed, though there is nothing before it
-    return Query(
-        wire,
+    return Question(
         b".".join(labels).lower(),
         labels,
         question.qtype,
@@ -103,6 +118,11 @@ def read(wire: bytes) -> Query | Code | None:
         0 if option is None else (option.ttl >> 16) & 0xFF,
         _LEAST if option is None else max(_LEAST, min(_MOST, option.rclass)),
     )
+
+
+_SHORT, _KEPT = 128, 512
+"""How long a question may be that is kept, and how many are: 300 kB at most."""
+_known = lru_cache(_KEPT)(_read)
 
 
 def failure(wire: bytes, code: Code) -> bytes:
@@ -118,23 +138,23 @@ def refusal(query: Query, code: Code) -> bytes:
 
 def answer(directory: Directory, instance: str, query: Query, *, tcp: bool) -> bytes | None:
     """The answer to a query of an endpoint; None: forward it."""
-    if query.version:
+    if query.asked.version:
         return refusal(query, Code.BAD_VERSION)
-    if query.klass != _IN:
+    if query.asked.klass != _IN:
         return None
-    if query.kind == _PTR and (packed := _address(query.labels)) is not None:
+    if query.asked.kind == _PTR and (packed := _address(query.asked.labels)) is not None:
         called = directory.pointer(instance, packed)
         if called is None:
             return None
         return _written(query, Code.OK, [_head(_PTR, len(data := _name(called))) + data], tcp=tcp)
-    v4 = directory.find(instance, query.name, v6=False)
+    v4 = directory.find(instance, query.asked.name, v6=False)
     if v4 is None:
         return None
     records: list[bytes] = []
-    if query.kind in (_A, _ANY):
+    if query.asked.kind in (_A, _ANY):
         records += [_A_HEAD + packed for packed in v4]
-    if query.kind in (_AAAA, _ANY):
-        v6 = directory.find(instance, query.name, v6=True)
+    if query.asked.kind in (_AAAA, _ANY):
+        v6 = directory.find(instance, query.asked.name, v6=True)
         records += [_AAAA_HEAD + packed for packed in v6 or ()]
     # A name of ours has no other types, here or elsewhere: empty is the truth, and NXDOMAIN for one type
     # would make a careful program (musl) give the whole name up.
@@ -159,9 +179,9 @@ def _written(query: Query, code: Code, records: list[bytes], *, tcp: bool) -> by
     """As much as there is room for; the rest is said to be missing, and asked for over TCP."""
     number, flags = struct.unpack_from("!HH", query.wire)
     option = b""
-    if query.edns:
+    if query.asked.edns:
         option = b"\0" + struct.pack("!HHBBHH", _OPT, UDP_SIZE, code >> 4, 0, 0, 0)
-    room = (_MOST if tcp else query.size) - query.end - len(option)
+    room = (_MOST if tcp else query.asked.size) - query.asked.end - len(option)
     kept, cut = records, 0
     if sum(map(len, records)) > room:
         cut, kept = _TC, []
@@ -172,7 +192,7 @@ def _written(query: Query, code: Code, records: list[bytes], *, tcp: bool) -> by
             kept.append(record)
     flags = _QR | (_AA if code is Code.OK else 0) | cut | flags & _RD | _RA | code & 15
     head = _HEADER.pack(number, flags, 1, len(kept), 0, 1 if option else 0)
-    return b"".join((head, query.wire[_HEADER.size : query.end], *kept, option))
+    return b"".join((head, query.wire[_HEADER.size : query.asked.end], *kept, option))
 
 
 def _name(text: str) -> bytes:

@@ -236,7 +236,7 @@ def _answers(query: Query, number: bytes, data: bytes) -> bool:
         and data[:2] == number
         and data[2] & 0x80 == 0x80
         and (
-            data[_HEADER : query.end].lower() == query.wire[_HEADER : query.end].lower()
+            data[_HEADER : query.asked.end].lower() == query.wire[_HEADER : query.asked.end].lower()
             # A server that refuses, or has no room, may leave the question out.
             or (data[4:6] == b"\0\0" and (data[3] & 0x0F or data[2] & 0x02))
         )

@@ -6,14 +6,16 @@ that breaks is a failed check: whatever is wrong with a host, `run_checks` retur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from supervisor.core.paths import Paths
 from supervisor.runtime import doctor_cgroups, doctor_host, doctor_network, doctor_storage
 from supervisor.runtime.doctor_types import Check, Examined
 from supervisor.runtime.leftovers import Leftover, leftovers
+from supervisor.runtime.nftables import RulesError
+from supervisor.runtime.remnants import Remnant, mend
 
-__all__ = ["Check", "Leftover", "leftovers", "run_checks", "worst"]
+__all__ = ["Check", "Leftover", "fix", "leftovers", "run_checks", "worst"]
 
 _CHECKS: tuple[tuple[str, Callable[[Examined], Iterable[Check]]], ...] = (
     ("python", doctor_host.python),
@@ -36,6 +38,7 @@ _CHECKS: tuple[tuple[str, Callable[[Examined], Iterable[Check]]], ...] = (
     ("clock", doctor_host.clock),
     ("systemd", doctor_host.systemd),
     ("leftovers", doctor_storage.left_behind),
+    ("dead supervisors", doctor_storage.of_the_dead),
 )
 
 
@@ -67,6 +70,28 @@ def run_checks(
     finally:
         host.close()
     return tuple(found)
+
+
+def fix(
+    paths: Paths, only: Container[str] | None = None, cgroup_base: str = "shipkeeper"
+) -> Iterator[tuple[Remnant, str]]:
+    """Remove what dead supervisors left in the kernel; each thing, with "" or why it could not be.
+
+    only: of these, by `Remnant.whose`. Raises OSError where it cannot be told who lives.
+    """
+    host = Examined(paths, frozenset(), cgroup_base)
+    try:
+        for remnant in host.remnants:
+            if only is not None and remnant.whose not in only:
+                continue
+            try:
+                mend(remnant, host.cgroups)
+            except (OSError, RulesError) as error:
+                yield remnant, getattr(error, "strerror", None) or str(error)
+            else:
+                yield remnant, ""
+    finally:
+        host.close()
 
 
 def worst(checks: Iterable[Check]) -> str:

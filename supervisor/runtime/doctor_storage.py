@@ -127,6 +127,23 @@ def left_behind(examined: Examined) -> Iterator[Check]:
         yield Check("leftovers", "ok", "none")
 
 
+def of_the_dead(examined: Examined) -> Iterator[Check]:
+    """What supervisors left in the kernel that were killed and not started again."""
+    found = examined.remnants
+    for whose in dict.fromkeys(one.whose for one in found):
+        theirs = [one for one in found if one.whose == whose]
+        kinds = dict.fromkeys(one.kind for one in theirs)
+        said = [f"{kind} {_listed([one.name for one in theirs if one.kind == kind])}" for kind in kinds]
+        yield Check(
+            f"dead supervisor {whose}",
+            "warn",
+            f"it left: {'; '.join(said)}",
+            "shipkeeper doctor --fix removes it; a daemon that is started on its directories mends it",
+        )
+    if not found:
+        yield Check("dead supervisors", "ok", "none has left anything")
+
+
 def _to_be_made(path: str) -> str:
     return "" if os.path.isdir(path) else ", to be made"
 

@@ -12,6 +12,8 @@ from typing import Literal
 from supervisor.core.paths import Paths
 from supervisor.kernel import hierarchies, seccomp, trial
 from supervisor.runtime.hostmounts import HostMount, mounts_here
+from supervisor.runtime.remnants import Remnant, remnants
+from supervisor.runtime.supervisors import living
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Examined:
             return hierarchies.detect()
         except OSError:
             return None
+
+    @functools.cached_property
+    def remnants(self) -> tuple[Remnant, ...]:
+        """What dead supervisors left in the kernel. Raises OSError."""
+        return remnants(self.paths, living(self.cgroups), self.cgroups, self.mounts)
 
     def mount_of(self, controller: str) -> str | None:
         """Mount point of a controller's hierarchy, or None where it cannot be used."""

@@ -6,7 +6,7 @@ They are bound into the root, so a file is rewritten in place, never replaced: a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from supervisor.core.endpoints import Place
@@ -46,7 +46,7 @@ def named_hosts(hostname: str, resolver: Resolver, place: Place | None, host_fil
     lines = []
     endpoint = place.endpoint if place is not None else None
     if endpoint is not None:
-        names = f"{hostname}.{resolver.domainname} {hostname}" if resolver.domainname else hostname
+        names = " ".join(filter(None, (full_name(hostname, resolver), hostname)))
         for each in endpoint.interfaces:
             lines += [f"{address}\t{names}" for address in each.addresses]
     for name, address in resolver.extra_hosts:
@@ -60,6 +60,40 @@ def named_hosts(hostname: str, resolver: Resolver, place: Place | None, host_fil
     if text and not text.endswith("\n"):
         text += "\n"
     return hosts_text(hostname, text + own)
+
+
+def full_name(hostname: str, resolver: Resolver) -> str:
+    """The host name with its domain; empty without one."""
+    return f"{hostname}.{resolver.domainname}" if resolver.domainname else ""
+
+
+def moved_hosts(text: str, before: Sequence[str], after: Sequence[str], names: str) -> str:
+    """/etc/hosts when an instance's own addresses are others; what else is in there stays as it is."""
+    gone = set(before) - set(after)
+    lines = [line for line in text.splitlines(keepends=True) if line.partition("\t")[0] not in gone]
+    there = {line.partition("\t")[0] for line in lines}
+    fresh = [f"{address}\t{names}\n" for address in after if address not in there]
+    at = next((number for number, line in enumerate(lines) if line.partition("\t")[0] in after), len(lines))
+    while at < len(lines) and lines[at].partition("\t")[0] in after:
+        at += 1
+    if fresh and at and not lines[at - 1].endswith("\n"):
+        lines[at - 1] += "\n"
+    return "".join((*lines[:at], *fresh, *lines[at:]))
+
+
+def move_addresses(directory: str, before: Sequence[str], after: Sequence[str], names: str) -> None:
+    """Have `hosts` of an instance say its new addresses, while it runs, too. Raises OSError."""
+    try:
+        file = open(os.open(f"{directory}/hosts", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b")  # noqa: SIM115
+    except FileNotFoundError:
+        return  # it never ran: it is written at its first start
+    with file:
+        text = file.read().decode("utf-8", "surrogateescape")
+        moved = moved_hosts(text, before, after, names)
+        if moved != text:
+            file.seek(0)
+            file.write(moved.encode("utf-8", "surrogateescape"))
+            file.truncate()
 
 
 def etc_files(

@@ -14,6 +14,7 @@ import msgspec
 
 from supervisor.core.endpoints import Endpoint, NetworkRecord
 from supervisor.core.paths import Paths
+from supervisor.kernel.files import sync_directory
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ def _replace(path: str, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(new, path)
+    sync_directory(os.path.dirname(path))
 
 
 def _remove(path: str) -> None:

@@ -105,6 +105,7 @@ class PreparedInstance:
     lowers: layers of the root, topmost first. host_view: /run is a fresh tmpfs.
     sources: host directory behind each volume, by target. tmpfs_modes: mode of the directory that a tmpfs
     hides, by target (absent: there is none). granted: a directory with the file of each grant, by number.
+    images: what a mount of an image shows, by target: directories to stack, topmost first, or one file.
     """
 
     instance_id: str
@@ -117,6 +118,7 @@ class PreparedInstance:
     sources: Mapping[str, str] = field(default_factory=dict)
     tmpfs_modes: Mapping[str, int] = field(default_factory=dict)
     granted: str = ""
+    images: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def service_hostname(spec: model.ServiceSpec, instance_id: str, host: HostFacts) -> str:
@@ -153,11 +155,19 @@ def launch_plan(
         hostname=prepared.hostname,
         net=net or spec.network_mode,
         root=paths.root_mountpoint,
-        steps=_steps(spec, prepared, host),
+        steps=_steps(spec, prepared, host, paths),
         process=_main_process(spec, prepared, host, seccomp_path),
         log=plan.LogPlan(files.log, spec.logging.max_size_bytes, spec.logging.max_files),
         meta=meta,
+        notify=notify_path(spec, prepared.instance_id, paths),
     )
+
+
+def notify_path(spec: model.ServiceSpec, instance_id: str, paths: Paths) -> str:
+    """`LaunchPlan.notify` of an instance."""
+    if spec.ready is None:
+        return ""
+    return f"{paths.notify(instance_id)}/{plan.NOTIFY_PIPE if spec.ready.fd else plan.NOTIFY_SOCKET}"
 
 
 def run_cgroup(cgroup_base: str, instance_id: str, run: int) -> str:
@@ -191,7 +201,7 @@ def exec_process(
     powerful = privileged or spec.privileged
     return plan.Process(
         argv=list(argv),
-        env=_environment(spec.environment, hostname, tty=tty, extra=env),
+        env=_environment([*spec.environment, *_notify_variables(spec)], hostname, tty=tty, extra=env),
         cwd=_absolute(cwd or spec.working_dir or "/", "working directory"),
         user=spec.user or "" if user is None else user,
         groups=list(spec.group_add),
@@ -205,6 +215,16 @@ def exec_process(
         tty=tty,
         stdin_open=stdin_open,
     )
+
+
+def _notify_variables(spec: model.ServiceSpec) -> list[tuple[str, str]]:
+    """Those of sd_notify(3)."""
+    if spec.ready is None or spec.ready.fd:
+        return []
+    found = [("NOTIFY_SOCKET", f"{plan.NOTIFY_PLACE}/{plan.NOTIFY_SOCKET}")]
+    if spec.ready.watchdog_s is not None:
+        found.append(("WATCHDOG_USEC", str(round(spec.ready.watchdog_s * 1e6))))
+    return found
 
 
 def _main_process(
@@ -226,7 +246,7 @@ def _main_process(
         tty=spec.tty,
         stdin_open=spec.stdin_open,
     )
-    return process._replace(init=spec.init)
+    return process._replace(init=spec.init, notify_fd=spec.ready.fd if spec.ready is not None else 0)
 
 
 def _environment(
@@ -246,7 +266,9 @@ def _environment(
     return [[name, value] for name, value in merged.items()]
 
 
-def _steps(spec: model.ServiceSpec, prepared: PreparedInstance, host: HostFacts) -> list[plan.Step]:
+def _steps(
+    spec: model.ServiceSpec, prepared: PreparedInstance, host: HostFacts, paths: Paths
+) -> list[plan.Step]:
     mounts = sorted(spec.mounts, key=lambda mount: _depth(_target(mount.target)))
     taken = {_target(mount.target) for mount in mounts}
     granted = [_target(grant.target) for grant in spec.grants]
@@ -260,6 +282,8 @@ def _steps(spec: model.ServiceSpec, prepared: PreparedInstance, host: HostFacts)
     steps += _etc_files(prepared, taken)
     steps += [_mount_step(mount, prepared, host, privileged=spec.privileged) for mount in mounts]
     steps += _device_steps(spec)
+    if spec.ready is not None:
+        steps.append(plan.Bind(paths.notify(prepared.instance_id), plan.NOTIFY_PLACE, read_only=True))
     steps += [
         plan.Bind(f"{prepared.granted}/{number}", target, read_only=True)
         for number, target in enumerate(granted)
@@ -369,10 +393,10 @@ def _mount_step(
                 subpath=_subpath(mount, target),
             )
         case "image":
-            raise PlanError(
-                f"cannot mount {mount.source} at {target}: mounts of images are not"
-                " supported yet; mount a volume"
-            )
+            shown = prepared.images[mount.target]
+            if len(shown) == 1:
+                return plan.Bind(shown[0], target, read_only=True)
+            return plan.Overlay(target, list(shown), None, None)
 
 
 def _namespace(mount: model.Mount, host: HostFacts) -> str:

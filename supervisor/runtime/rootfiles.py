@@ -146,6 +146,23 @@ def read_tar(
         raise ArchiveError(f"cannot unpack the archive: {error}; is it a tar archive, and whole?") from error
 
 
+def remove(root: int, path: str) -> bool:
+    """Remove what is at a path, a directory with all in it; whether there was something.
+
+    A mount in it stays, and is an error. Raises OSError.
+    """
+    try:
+        with _parent(root, path.rstrip("/")) as (parent, last):
+            status = os.stat(last, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(last, dir_fd=parent)
+            else:
+                os.unlink(last, dir_fd=parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 # --- out ---------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class _Writing:

@@ -71,6 +71,7 @@ def prepare_instance(
             _fill_upper(spec, lowers, files, submounts)
         fresh = LayerStack((files.upper, *lowers)) if record is None else None
         sources = _volumes(spec, files, paths, project, fresh, mount_volume)
+        images = _mounted_images(spec, paths)
         _bind_sources(spec)
         write_etc_files(files.etc, etc_files(hostname, spec.network_mode, spec.resolver, place), keep=True)
         if record is None:
@@ -91,6 +92,7 @@ def prepare_instance(
         submounts=submounts,
         sources=sources,
         tmpfs_modes=_tmpfs_modes(spec, stack),
+        images=images,
     )
 
 
@@ -156,22 +158,46 @@ def _lowers(
                 )
             return (place,), digest
         case "image":
-            return _image_layers(spec, paths), ""
+            return _image_layers(rootfs, spec.name, paths), ""
 
 
-def _image_layers(spec: model.ServiceSpec, paths: Paths) -> tuple[str, ...]:
-    """The layers of the image that a service stands on, topmost first."""
-    digests = [layer.removeprefix("sha256:") for layer in reversed(spec.rootfs.layers)]
+def _image_layers(image: model.Rootfs, name: str, paths: Paths) -> tuple[str, ...]:
+    """The layers of an image that the service `name` stands on or mounts, topmost first."""
+    digests = [layer.removeprefix("sha256:") for layer in reversed(image.layers)]
     found = without_repeats(f"{paths.images}/layers/{digest}/diff" for digest in digests)
     for place in found:
         if not os.path.isdir(place):
             raise PrepareError(
-                f"cannot prepare {spec.name}: a layer of image {spec.rootfs.path} is missing; load it again"
+                f"cannot prepare {name}: a layer of image {image.path} is missing; load it again"
             )
-    if not found:  # FROM scratch: overlayfs wants something to stand on
-        os.makedirs(f"{paths.images}/empty", exist_ok=True)
-        return (f"{paths.images}/empty",)
-    return found
+    return found or (_nothing(paths),)  # FROM scratch: overlayfs wants something to stand on
+
+
+def _nothing(paths: Paths) -> str:
+    """A directory that is and stays empty."""
+    os.makedirs(f"{paths.images}/empty", exist_ok=True)
+    return f"{paths.images}/empty"
+
+
+def _mounted_images(spec: model.ServiceSpec, paths: Paths) -> dict[str, tuple[str, ...]]:
+    """What mounts of images show, by target: the directories to stack, topmost first, or one file."""
+    shown: dict[str, tuple[str, ...]] = {}
+    for mount in spec.mounts:
+        if mount.type != "image":
+            continue
+        if mount.image is None:
+            raise PrepareError(f"cannot mount {mount.source} at {mount.target}: the image is not resolved")
+        stack = LayerStack(_image_layers(mount.image, spec.name, paths))
+        path = stack.resolve(mount.subpath or "")
+        entry = stack.entry(path)
+        if entry is None:
+            raise PrepareError(
+                f"cannot mount {mount.source} at {mount.target}: the image has no {mount.subpath};"
+                " write a path in it as image.subpath"
+            )
+        # An overlay that is not written to wants two layers at least.
+        shown[mount.target] = (*stack.merged(path), _nothing(paths)) if entry.is_dir else (entry.path,)
+    return shown
 
 
 def _submounts(files: InstancePaths, view: HostView) -> tuple[Submount, ...]:

@@ -45,7 +45,9 @@ def root_of_process(pid: int, pidfd: int) -> Iterator[int]:
         yield root
 
 
-def root_of_plan(steps: Sequence[plan.Step], place: str, work: Callable[[int], Result]) -> Result:
+def root_of_plan(
+    steps: Sequence[plan.Step], place: str, work: Callable[[int], Result], *, writable: bool = False
+) -> Result:
     """Call `work` with the root that a launch by these steps would have, and its volumes; nothing else of it.
 
     place: an empty directory. The instance neither runs nor is launched meanwhile, but see `read_only`.
@@ -57,7 +59,7 @@ def root_of_plan(steps: Sequence[plan.Step], place: str, work: Callable[[int], R
         try:
             sc.unshare(sc.CLONE_NEWNS)
             sc.mount("none", "/", None, sc.MS_REC | sc.MS_PRIVATE)
-            done.append(_with_root(steps, place, work))
+            done.append(_with_root(steps, place, work, writable))
         except BaseException as error:  # noqa: BLE001 - raised again, where somebody waits
             failed.append(error)
 
@@ -71,7 +73,11 @@ def root_of_plan(steps: Sequence[plan.Step], place: str, work: Callable[[int], R
 
 
 def read_only(steps: Sequence[plan.Step]) -> list[plan.Step]:
-    """The same root to read only: the writable layer is one more below. The instance may be running."""
+    """The same root to read only: the writable layer is one more below. The instance may be running.
+
+    The kernel takes no lower layer that lies in another one, as that of a host view does: such a root stays
+    as it is, and `root_of_plan` mounts it read-only.
+    """
     return [_to_read(step) if isinstance(step, plan.Overlay) else step for step in steps]
 
 
@@ -93,19 +99,24 @@ def without_links(directory: str) -> Iterator[str]:
 
 def _to_read(step: plan.Overlay) -> plan.Overlay:
     uppers = [] if step.upper is None else [step.upper]
+    if any(f"{upper}/".startswith(f"{lower.rstrip('/')}/") for upper in uppers for lower in step.lowers):
+        return step
     return plan.Overlay(step.target, list(dict.fromkeys([*uppers, *step.lowers])), None, None)
 
 
-def _with_root(steps: Sequence[plan.Step], place: str, work: Callable[[int], Result]) -> Result:
+def _with_root(
+    steps: Sequence[plan.Step], place: str, work: Callable[[int], Result], writable: bool
+) -> Result:
+    attributes = _QUIET if writable else _QUIET | sc.MOUNT_ATTR_RDONLY
     root = -1
     try:
         for step in steps:
             match step:
                 case plan.Overlay(target="/"):
-                    _attach(_overlay(step, place), sc.AT_FDCWD, place)
+                    _attach(_overlay(step, place, attributes), sc.AT_FDCWD, place)
                     root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 case plan.Overlay(target=target):
-                    _place(root, _overlay(step, place), target)
+                    _place(root, _overlay(step, place, attributes), target)
                 case plan.Bind(target=target) if not f"{target}/".startswith("/dev/"):
                     bound = _tree(step)
                     read_only = sc.MOUNT_ATTR_RDONLY if step.read_only else 0
@@ -161,13 +172,15 @@ def _attach(mount_fd: int, over: int, path: str) -> None:
         os.close(mount_fd)
 
 
-def _overlay(step: plan.Overlay, place: str) -> int:
+def _overlay(step: plan.Overlay, place: str, attributes: int) -> int:
     """A detached overlay. place: a directory to mount it over for a moment, on kernels that need one."""
     if not mounts.takes_layers_one_by_one():
         options = mounts.overlay_options(step.lowers, step.upper, step.work)
         sc.mount("overlay", place, "overlay", sc.MS_NODEV | sc.MS_NOSUID, options)
         try:
-            return mounts.tree(sc.AT_FDCWD, place)
+            made = mounts.tree(sc.AT_FDCWD, place)
+            mounts.set_attributes(made, attributes)
+            return made
         finally:
             sc.umount2(place, sc.MNT_DETACH)
     context = sc.fsopen("overlay")
@@ -180,6 +193,6 @@ def _overlay(step: plan.Overlay, place: str) -> int:
         for key, value in mounts.OVERLAY_OPTIONS:
             sc.fsconfig_string(context, key, value)
         sc.fsconfig_create(context)
-        return sc.fsmount(context, _QUIET)
+        return sc.fsmount(context, attributes)
     finally:
         os.close(context)

@@ -199,6 +199,9 @@ def cgroup_limits(limits: model.Limits) -> plan.Limits:
         pids=pids,
         memory_swappiness=limits.memory_swappiness,
         oom_kill_disable=limits.oom_kill_disable,
+        cpuset=limits.cpuset or None,
+        blkio_weight=limits.blkio_weight or None,
+        blkio_devices=[[each.kind, each.path, each.value] for each in limits.blkio_devices],
     )
 
 

@@ -66,9 +66,15 @@ def ours(directory: Path, names: Sequence[str], **options: Any) -> Answer:
 
 
 def comparable(document: dict[str, Any]) -> dict[str, Any]:
-    """Without what only Go's JSON encoder adds or leaves out: x- keys, empty `ipam`, `exec` of a watch."""
+    """Without what only Go's JSON encoder adds or leaves out: x- keys, empty `ipam`, `exec` of a watch.
+
+    And with the limits of devices as its YAML has them: its JSON says Path, Rate and Weight.
+    """
     cleaned: dict[str, Any] = _clean(document)
     for service in cleaned.get("services", {}).values():
+        for rows in service.get("blkio_config", {}).values():
+            if isinstance(rows, list):
+                rows[:] = [{key.lower(): value for key, value in row.items()} for row in rows]
         for hook in service.get("pre_start", ()):
             # Compose prints all that a hook inherits from its service, too.
             for key in set(hook) - _HOOK:

@@ -29,7 +29,14 @@ services:
 FORMS: dict[str, list[str]] = {
     "annotations": ["[a=b, c]", "{a: 1, b: null, c: true}"],
     "attach": ["false", "true", "'no'"],
-    "blkio_config": ["{weight: 300}", "{weight: 10}"],
+    "blkio_config": [
+        "{weight: 300}",
+        "{weight: 10}",
+        "{weight_device: [{path: /dev/sda, weight: 400}]}",
+        "{weight: 20, device_read_bps: [{path: /dev/sda, rate: 12mb}, {path: /dev/sdb, rate: 5}]}",
+        "{device_read_iops: [{path: /dev/a, rate: 9}], device_write_iops: [{path: /dev/a, rate: '30'}]}",
+        "{device_write_bps: [{path: /dev/sda, rate: '1k'}, {path: /dev/sda, rate: 2k}]}",
+    ],
     "cgroup": ["private"],
     "configs": [
         "[c1]",
@@ -301,6 +308,10 @@ MERGED: list[tuple[str, str]] = [
     ("{image: x, volumes: ['data:/d']}", "{volumes: !override []}"),
     ("{image: x, label_file: l.env}", "{label_file: [l.env], labels: {L: own}}"),
     ("{image: x, blkio_config: {weight: 10}}", "{blkio_config: {weight: 20}}"),
+    (
+        "{image: x, blkio_config: {device_read_bps: [{path: /dev/a, rate: 1k}]}}",
+        "{blkio_config: {device_read_bps: [{path: /dev/a, rate: 2k}, {path: /dev/b, rate: 2k}]}}",
+    ),
 ]
 
 

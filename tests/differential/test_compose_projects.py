@@ -362,7 +362,10 @@ ONLY_WE_REFUSE: dict[str, tuple[Mapping[str, str], str]] = {
         ("uts: host", "every service has a host name"),
         ("ipc: 'service:v'", "every service has an IPC namespace"),
         ("platform: linux/s390x", "there is no emulation"),
-        ("blkio_config: {weight_device: [{path: /dev/sda, weight: 400}]}", "weights of devices are not kept"),
+        (
+            "blkio_config: {device_read_bps: [{path: /dev/sda, rate: -1}]}",
+            "told in the file, not at the start",
+        ),
         ("deploy: {mode: global}", "there is one host"),
         ("volumes: ['./a:/b:roo']", "a mount that should be read-only would not be"),
         ("volumes_from: ['container:z']", "there is no container outside of the project"),

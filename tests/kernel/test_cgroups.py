@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.kernel import cgroups
+from supervisor.kernel import limitfiles
 from supervisor.kernel.cgroups import Cgroup
 from supervisor.kernel.hierarchies import CgroupSetup, detect
 from supervisor.kernel.usage import read_usage
@@ -63,7 +63,7 @@ def enter(cgroup: Cgroup, pid: int) -> None:
 
 def test_limits_become_what_docker_writes() -> None:
     """Swap is memory plus swap in v1, swap alone in v2; unlimited swap; nothing for what is not limited."""
-    assert cgroups.v2_files(FULL) == [
+    assert limitfiles.v2_files(FULL) == [
         ("memory", "memory.max", str(64 << 20)),
         ("memory", "memory.swap.max", str(32 << 20)),
         ("memory", "memory.low", str(32 << 20)),
@@ -71,10 +71,10 @@ def test_limits_become_what_docker_writes() -> None:
         ("cpu", "cpu.weight", "59"),
         ("pids", "pids.max", "20"),
     ]
-    assert ("memory", "memory.memsw.limit_in_bytes", str(96 << 20)) in cgroups.v1_files(FULL)
-    assert ("memory", "memory.swap.max", "max") in cgroups.v2_files(Limits(1 << 25, -1))
-    assert ("memory", "memory.memsw.limit_in_bytes", "-1") in cgroups.v1_files(Limits(1 << 25, -1))
-    assert cgroups.v2_files(Limits()) == cgroups.v1_files(Limits()) == []
+    assert ("memory", "memory.memsw.limit_in_bytes", str(96 << 20)) in limitfiles.v1_files(FULL)
+    assert ("memory", "memory.swap.max", "max") in limitfiles.v2_files(Limits(1 << 25, -1))
+    assert ("memory", "memory.memsw.limit_in_bytes", "-1") in limitfiles.v1_files(Limits(1 << 25, -1))
+    assert limitfiles.v2_files(Limits()) == limitfiles.v1_files(Limits()) == []
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_limits_become_what_docker_writes() -> None:
 )
 def test_shares_become_weights_as_in_runc(shares: int, weight: int) -> None:
     """The ends and Docker's default are fixed points."""
-    assert cgroups.weight_of_shares(shares) == weight
+    assert limitfiles.weight_of_shares(shares) == weight
 
 
 @needs_root
@@ -116,6 +116,79 @@ def test_swappiness_and_oom_kill_disable_are_kept_or_refused(setup: CgroupSetup)
     assert cgroup.remove()
 
 
+def test_a_weight_is_written_where_the_kernel_keeps_one(tmp_path: Path) -> None:
+    """One file of the two is enough; with both the first counts, with none it is an error that says so."""
+    rows = limitfiles.v2_files(Limits(blkio_weight=500))
+    places = {"io": str(tmp_path)}
+    with pytest.raises(OSError, match="remove the weight") as error:
+        limitfiles.write_limits(rows, places)
+    assert error.value.errno == errno.ENOTSUP
+    (tmp_path / "io.weight").touch()
+    limitfiles.write_limits(rows, places)
+    assert (tmp_path / "io.weight").read_text() == "4950"
+    (tmp_path / "io.bfq.weight").touch()
+    (tmp_path / "io.weight").write_text("")
+    limitfiles.write_limits(rows, places)
+    assert ((tmp_path / "io.bfq.weight").read_text(), (tmp_path / "io.weight").read_text()) == ("500", "")
+    assert [limitfiles.weight_of_block(weight) for weight in (10, 1000)] == [1, 10000]
+
+
+def test_cpus_and_devices_that_are_not_there_are_named(tmp_path: Path) -> None:
+    """Before anything is written: the kernel says less, and on v2 takes CPUs that the host has not."""
+    for files in (limitfiles.v1_files, limitfiles.v2_files):
+        with pytest.raises(OSError, match="requested CPUs are not available"):
+            files(Limits(cpuset="0,9000"))
+        with pytest.raises(OSError, match="no block device"):
+            files(Limits(blkio_devices=[("read_bps", "/dev/null", 1)]))
+        with pytest.raises(FileNotFoundError, match="cannot limit the device"):
+            files(Limits(blkio_devices=[("read_bps", str(tmp_path / "gone"), 1)]))
+    assert limitfiles.cpus_of("0-2,4\n") == {0, 1, 2, 4}
+
+
+@needs_root
+def test_a_run_stays_on_its_cpus(setup: CgroupSetup, sleeper: subprocess.Popen[bytes]) -> None:
+    """What the scheduler says of a process in there; a second run below the same base as well."""
+    if "cpuset" not in setup.controllers():
+        pytest.skip("the host has no cpuset controller")
+    last = str(max(limitfiles.cpus_of(Path("/sys/devices/system/cpu/online").read_text())))
+    before = os.sched_getaffinity(sleeper.pid)
+    for run in (1, 2):
+        cgroup = Cgroup(setup, f"{BASE}/web/{run}")
+        cgroup.create(Limits(cpuset=last))
+        enter(cgroup, sleeper.pid)
+        assert os.sched_getaffinity(sleeper.pid) == {int(last)}
+    assert int(last) in before
+
+
+@needs_root
+def test_limits_of_a_device_are_told_to_the_kernel(
+    setup: CgroupSetup, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Rates of a loop device, by its numbers."""
+    if not {"io", "blkio"} & setup.controllers().keys():
+        pytest.skip("the host has no controller of block devices")
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    made = subprocess.run(
+        ["losetup", "--find", "--show", str(tmp_path / "disk")], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    request.addfinalizer(lambda: subprocess.run(["losetup", "--detach", device], check=True))
+    number = os.stat(device).st_rdev
+    name = f"{os.major(number)}:{os.minor(number)}"
+    cgroup = Cgroup(setup, f"{BASE}/web/1")
+    cgroup.create(Limits(blkio_devices=[("read_bps", device, 1 << 20), ("write_iops", device, 50)]))
+    if setup.mode == "unified":
+        text = Path(f"{setup.unified}/{cgroup.path}/io.max").read_text()
+        assert text == f"{name} rbps=1048576 wbps=max riops=max wiops=50\n"
+    else:
+        place = Path(f"{setup.v1['blkio']}/{cgroup.path}")
+        assert (place / "blkio.throttle.read_bps_device").read_text() == f"{name} 1048576\n"
+        assert (place / "blkio.throttle.write_iops_device").read_text() == f"{name} 50\n"
+    assert cgroup.remove()
+
+
 @needs_root
 def test_limits_are_in_force_and_figures_are_told(
     setup: CgroupSetup, sleeper: subprocess.Popen[bytes]
@@ -125,10 +198,10 @@ def test_limits_are_in_force_and_figures_are_told(
     limits = FULL._replace(memory_swap_bytes=None)
     cgroup.create(limits)
     if setup.mode == "unified":
-        for _, name, text in cgroups.v2_files(limits):
+        for _, name, text in limitfiles.v2_files(limits):
             assert Path(f"{setup.unified}/{BASE}/web/1/{name}").read_text().strip() == text
     else:
-        for controller, name, text in cgroups.v1_files(limits):
+        for controller, name, text in limitfiles.v1_files(limits):
             assert Path(f"{setup.v1[controller]}/{BASE}/web/1/{name}").read_text().strip() == text
     assert not cgroup.populated()
     enter(cgroup, sleeper.pid)

@@ -34,9 +34,10 @@ UNIFIED = "41 31 0:36 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,favordynm
             V1.format("memory") + V1.format("blkio") + NAMED + UNIFIED,
             "hybrid",
             "/sys/fs/cgroup/unified",
-            ["memory"],
-            ["blkio", "name=systemd"],
+            ["memory", "blkio"],
+            ["name=systemd"],
         ),
+        (V1.format("cpuset") + UNIFIED, "unified", "/sys/fs/cgroup/unified", [], ["cpuset"]),
         (V1.format("cpu,cpuacct") + UNIFIED, "hybrid", "/sys/fs/cgroup/unified", ["cpu", "cpuacct"], []),
     ],
 )

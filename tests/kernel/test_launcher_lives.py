@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -383,3 +384,15 @@ async def test_a_large_plan_and_a_large_state_travel(bench: Bench) -> None:
         bench.send(protocol.Launch(bench.plan("nope", instance=f"i{number}", meta="m" * 10_000)))
         await bench.event(protocol.LaunchFailed)
     assert len((await bench.connect()).ended) == 40
+
+
+@scenario
+async def test_a_run_that_is_killed_while_something_enters_it_ends(bench: Bench) -> None:
+    """At any moment of an exec: what was cloned and had no time to tell its pid keeps nothing from ending."""
+    for number in range(1, 201):
+        await bench.start("sleep", "1000", run=number)
+        bench.send(protocol.Exec(f"e{number}", "web", number, extra("sleep", "1000")))
+        await asyncio.sleep(0.002 + number % 100 * 0.0001)  # another moment each time
+        bench.send(protocol.Kill("web", number))
+        await bench.event(protocol.Exited, run=number)
+        bench.send(protocol.Ack("web", number))

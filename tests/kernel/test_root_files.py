@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.image.unpacking import ArchiveError
-from supervisor.runtime.rootfiles import Rename, find, read_tar, resolved, write_tar
+from supervisor.runtime.rootfiles import Rename, find, read_tar, remove, resolved, write_tar
 
 pytestmark = [
     pytest.mark.kernel,
@@ -103,6 +103,21 @@ def test_an_archive_writes_through_no_link(root: int, place: Path) -> None:
     with pytest.raises(FileNotFoundError):
         put(root, "/real", ("hard", tarfile.LNKTYPE, "secret/file"))
     assert not (place.parent / "out").exists()
+
+
+def test_what_is_removed_is_inside_the_root(root: int, place: Path) -> None:
+    """A link is removed itself, or followed inside the root; a directory goes with all in it."""
+    (place / "real/deep").mkdir()
+    os.symlink(f"{place.parent}/secret", place / "real/deep/out")
+    assert remove(root, "/relative")
+    assert not remove(root, "/absolute/file")
+    assert not remove(root, "/real/nothing")
+    assert not remove(root, "/real/file/below")
+    assert remove(root, "/inner/file")
+    assert not (place / "real/file").exists()
+    assert remove(root, "/real/")
+    assert not (place / "real").exists()
+    assert (place.parent / "secret/file").read_text() == "secret"
 
 
 def test_what_replaces_what(root: int, place: Path) -> None:

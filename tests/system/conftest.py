@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import leaks
 import pytest
 from supervising import Supervisor, supervising
 
@@ -24,6 +25,7 @@ def host() -> Iterator[Supervisor]:
 
 @pytest.fixture
 def clean(host: Supervisor) -> Iterator[Supervisor]:
-    """The module's, from which a test's instances go afterwards."""
+    """The module's, from which a test's instances go afterwards, with all that was theirs."""
     yield host
     host.clear()
+    leaks.none_left(lambda: leaks.of_instances(host.base))

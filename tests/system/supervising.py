@@ -7,6 +7,7 @@ import json
 import os
 import select
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import leaks
 import psutil
-
-from supervisor.core.paths import Paths
 
 PATIENCE_S = 60.0
 
@@ -51,6 +51,33 @@ class Supervisor:
         self.daemon.kill()
         self.daemon.wait(PATIENCE_S)
 
+    def kill_all(self, but: str = "nobody") -> None:
+        """The daemon, its helpers but those with a module of that name, and the services, all at once."""
+        self.kill()
+        ending = [each for each in leaks.processes(self.base) if but not in " ".join(each.cmdline())]
+        for process in ending:
+            process.kill()
+        groups = [group for group in leaks.cgroups(self.base) if group.name != but]
+        for pid in [pid for group in groups for pid in leaks.members(group)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        psutil.wait_procs(ending, PATIENCE_S)
+        until(lambda: not any(map(leaks.members, groups)), "nothing lives any more")
+
+    def power_cut(self) -> None:
+        """Everything ends at once, nothing of it is in the kernel or below /run, and the host boots again."""
+        self.kill_all()
+        leaks.wipe(self.base)
+        assert leaks.of_supervisor(self.base) == [f"directory {each}" for each in self.instances()]
+        with contextlib.closing(sqlite3.connect(self.base / "state" / "shipkeeper.db")) as db, db:
+            db.execute("UPDATE meta SET value = 'another' WHERE key = 'boot_id'")
+        self.start()
+
+    def instances(self) -> list[Path]:
+        """Their directories."""
+        place = self.base / "state" / "instances"
+        return sorted(place.iterdir()) if place.is_dir() else []
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "supervisor.cli.main", *arguments],
@@ -60,6 +87,16 @@ class Supervisor:
             text=True,
             timeout=PATIENCE_S,
             check=False,
+        )
+
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A command that is still under way."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", *arguments],
+            env=self.environment,
+            cwd=self.base,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     def ok(self, *arguments: str) -> str:
@@ -134,7 +171,4 @@ def supervising() -> Iterator[Supervisor]:
                     ended, _, _ = select.select([pidfd], [], [], PATIENCE_S)
                     os.close(pidfd)
                     assert ended, "the launcher ends with the last service"
-            base = Paths(f"{made.base}/state").own_cgroup
-            left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{base}*")]
-            assert left == [], "no cgroup is left"
-            assert directory not in Path("/proc/self/mounts").read_text(), "no mount is left"
+            leaks.none_left(lambda: leaks.of_supervisor(made.base))

@@ -142,3 +142,35 @@ def test_builds_that_need_each_other_are_refused(supervisor: Supervisor) -> None
     other = supervisor.run("build", "--service", "c")
     assert other.returncode == 2
     assert "cannot build for linux/s390x" in other.stderr
+
+
+def test_down_takes_images_along(supervisor: Supervisor) -> None:
+    """Those that no file names, or all; what another project uses stays, and is told."""
+    prepared(supervisor)
+    text = (
+        "name: shop\nservices:\n"
+        f"  web: {{build: ./web, {PLAIN}, scale: 2}}\n"
+        f"  api: {{image: 'api:1', build: {{context: ./web, args: {{V: other}}}}, {PLAIN}}}\n"
+    )
+
+    def images() -> set[str]:
+        rows = map(json.loads, supervisor.ok("images", "--format", "json").splitlines())
+        return {str(row["Repository"]) for row in rows} - {"base"}
+
+    supervisor.compose(text)
+    supervisor.ok("up", "-d")
+    assert images() == {"shop-web", "api"}
+    told = supervisor.ok("down", "--rmi", "local")
+    assert "untagged: shop-web:latest" in told
+    assert images() == {"api"}
+    supervisor.ok("up", "-d")
+    (supervisor.base / "other.yaml").write_text(
+        f"name: other\nservices: {{x: {{image: 'api:1', {PLAIN}}}}}\n"
+    )
+    supervisor.ok("-f", "other.yaml", "up", "-d")
+    result = supervisor.run("down", "--rmi", "all")
+    assert result.returncode == 1
+    assert "other-x-1 uses it" in result.stderr
+    assert images() == {"api"}
+    supervisor.ok("-f", "other.yaml", "down", "--rmi", "all")
+    assert images() == set()

@@ -31,6 +31,23 @@ def box(supervisor: Supervisor) -> Supervisor:
     return supervisor
 
 
+def test_files_of_a_stopped_service_on_the_hosts_root(supervisor: Supervisor) -> None:
+    """Its writable layer lies in what it stands on. Reading changes nothing."""
+    supervisor.compose(
+        "name: p\nservices:\n  web: {command: sleep 1000, network_mode: none, stop_signal: SIGKILL}\n"
+    )
+    supervisor.ok("up", "-d")
+    supervisor.ok("exec", "web", "sh", "-c", "echo kept > /root/mine")
+    supervisor.ok("stop", "web")
+    supervisor.ok("cp", "web:/root/mine", str(supervisor.base / "got"))
+    assert (supervisor.base / "got").read_text() == "kept\n"
+    supervisor.ok("cp", "web:/etc/passwd", str(supervisor.base / "passwd"))
+    assert (supervisor.base / "passwd").read_bytes() == Path("/etc/passwd").read_bytes()
+    supervisor.ok("cp", str(supervisor.base / "got"), "web:/root/given")
+    supervisor.ok("start", "web")
+    assert supervisor.ok("exec", "web", "cat", "/root/mine", "/root/given") == "kept\nkept\n"
+
+
 @pytest.fixture
 def api(box: Supervisor) -> Iterator[docker.APIClient]:
     client = docker.APIClient(f"unix://{box.base}/run/shipkeeper.sock", version="1.43", timeout=60)

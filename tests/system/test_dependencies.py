@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
+import signal
 
 import msgspec
 import pytest
@@ -203,14 +202,14 @@ def test_an_up_that_the_supervisor_did_not_live_to_end_is_ended_by_the_next(clea
 
 
 def test_after_the_end_of_the_host_the_order_is_that_of_the_conditions(clean: Supervisor) -> None:
-    """Another boot id is what a daemon sees of a reboot, with every process gone."""
+    """The order of a boot is that of the first start."""
     up(
         clean,
         slow_db(restart=ALWAYS),
         service("api", depends_on=needs(HEALTHY), restart=ALWAYS),
         service("web", depends_on=(Dependency("api"),), restart=ALWAYS),
     )
-    reboot(clean)
+    clean.power_cut()
     until(lambda: clean.state("web") == "running", "all is up again")
     db = inspect(clean, "p-db-1")["State"]
     assert db["Health"]["Status"] == "healthy"
@@ -218,18 +217,46 @@ def test_after_the_end_of_the_host_the_order_is_that_of_the_conditions(clean: Su
     assert db["StartedAt"] < began(clean, "p-api-1") < began(clean, "p-web-1")
 
 
-def reboot(supervisor: Supervisor) -> None:
-    """Kill all of it, and let the stored boot be an earlier one."""
-    supervisor.kill()
-    helpers = supervisor.helpers()
-    services = [child for helper in helpers for child in helper.children(recursive=True)]
-    for process in (*helpers, *services):
-        process.kill()
-    for process in (*helpers, *services):
-        process.wait()
-    with contextlib.closing(sqlite3.connect(supervisor.base / "state" / "shipkeeper.db")) as db, db:
-        db.execute("UPDATE meta SET value = 'another' WHERE key = 'boot_id'")
-    supervisor.start()
+@pytest.mark.parametrize("how", ["reload", "boot"])
+def test_a_file_that_is_read_keeps_back_nothing_that_waits(clean: Supervisor, how: str) -> None:
+    """A file of the projects directory is read while starts wait: at each boot, and at each reload.
+
+    A service that is new in the file tells that it was read before db is healthy. `left`, which is no longer
+    in it, waits for db, too.
+    """
+    path = clean.base / "projects/p.yaml"
+    db = (
+        "  db: {command: sleep 1000, init: true, restart: always, network_mode: none,\n"
+        "       healthcheck: {test: test -e /srv/ready, interval: 100ms, retries: 1000000}}\n"
+    )
+    waits = (
+        "{command: sleep 1000, init: true, restart: always, network_mode: none,"
+        " depends_on: {db: {condition: service_healthy}}}\n"
+    )
+    path.write_text(f"services:\n{db}  api: {waits}  left: {waits}")
+    ready = ("exec", "-T", "p-db-1", "sh", "-c", "mkdir -p /srv; touch /srv/ready")
+    assert clean.daemon is not None
+    clean.daemon.send_signal(signal.SIGHUP)
+    until(lambda: len(clean.rows()) == 3 and clean.state("db") == "running", "db is up")
+    if how == "boot":
+        clean.ok(*ready)
+        until(lambda: clean.state("api") == clean.state("left") == "running", "all are up")
+        clean.ok("exec", "-T", "p-db-1", "rm", "/srv/ready")
+    until(lambda: clean.row("api")["Reason"] == "waits for db to be healthy" or how == "boot", "api waits")
+    path.write_text(
+        f"services:\n{db}  api: {waits}  new: {{command: sleep 1000, init: true, network_mode: none}}\n"
+    )
+    if how == "boot":
+        clean.power_cut()
+    else:
+        clean.daemon.send_signal(signal.SIGHUP)
+    until(lambda: any(row["Service"] == "new" for row in clean.rows()), "the file is read")
+    until(lambda: clean.state("new") == clean.state("db") == "running", "new is up")
+    assert clean.state("api") != "running"
+    clean.ok(*ready)
+    until(
+        lambda: clean.state("api") == clean.state("left") == "running", "they are started when db lets them"
+    )
 
 
 def test_down_stops_dependents_first(clean: Supervisor) -> None:

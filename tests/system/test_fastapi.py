@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,7 @@ CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = CHECKOUT / "configs/fastapi"
 SHIPKEEPER = (sys.executable, "-m", "supervisor.cli.main")
 SERVICES = ("auth", "cache", "db", "gateway", "queue", "worker")
-PORTS = tuple(
-    f"{name}_PORT" for name in ("GATEWAY", "AUTH", "DB", "CACHE", "QUEUE", "QUEUE_DIST", "QUEUE_EPMD")
-)
+KILL_ORDER = ("gateway", "auth", "worker", "cache", "queue", "db")
 # What is waited for at most; nothing here is expected to take long.
 PATIENCE_S = 60.0
 BUILD_S = 500.0
@@ -40,6 +39,8 @@ class Supervised:
 
     environment: dict[str, str]
     url: str
+    # Of each service, when `up` had returned: its health and how often it was restarted.
+    after_up: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def shipkeeper(
         self, *arguments: str, timeout_s: float = PATIENCE_S * 2, directory: Path = EXAMPLE
@@ -66,16 +67,22 @@ class Supervised:
         """The main process of a service; 0 while there is none."""
         return int(self.inspect(service)["State"]["Pid"])
 
-    def smoke(self) -> None:
-        """What a client needs works."""
+    def smoke(self) -> str:
+        """What a client needs works; what was proved."""
+        return self.client("smoke.py")
+
+    def client(self, script: str, *arguments: str) -> str:
+        """Run a script of the example on it; what it printed."""
         result = subprocess.run(
-            [sys.executable, EXAMPLE / "smoke.py", "--url", self.url, "--timeout", str(PATIENCE_S)],
+            [sys.executable, EXAMPLE / script, "--url", self.url, "--timeout", str(PATIENCE_S), *arguments],
+            env=self.environment,
             text=True,
             capture_output=True,
-            timeout=PATIENCE_S * 2,
+            timeout=PATIENCE_S * 8,
             check=False,
         )
         assert result.returncode == 0, result.stdout + result.stderr + self.shipkeeper("logs").stdout[-4000:]
+        return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +90,7 @@ def example() -> Iterator[Supervised]:
     """Start a daemon, build the images, bring the example up; afterwards nothing is left."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    *ports, metrics = free_ports(len(PORTS) + 1)
+    port, metrics = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="fastapi-") as temporary:
         environment = {
             **os.environ,
@@ -92,15 +99,18 @@ def example() -> Iterator[Supervised]:
             "SHIPKEEPER_RUN_DIR": f"{temporary}/run",
             "SHIPKEEPER_METRICS_ADDRESS": f"127.0.0.1:{metrics}",
             "CRASH_AFTER_SECONDS": "",
-            **dict(zip(PORTS, map(str, ports), strict=True)),
+            "GATEWAY_PORT": str(port),
         }
-        supervised = Supervised(environment, f"http://127.0.0.1:{ports[0]}")
+        supervised = Supervised(environment, f"http://127.0.0.1:{port}")
         with running_daemon(environment, Path(temporary)):
             try:
                 built = supervised.shipkeeper("build", timeout_s=BUILD_S)
                 assert built.returncode == 0, built.stdout + built.stderr
-                up = supervised.shipkeeper("up", "-d")
-                assert up.returncode == 0, up.stdout + up.stderr
+                up = supervised.shipkeeper("up", "-d", "--wait", timeout_s=PATIENCE_S * 4)
+                assert up.returncode == 0, up.stderr + supervised.shipkeeper("logs").stdout[-4000:]
+                for service in SERVICES:
+                    found = supervised.inspect(service)
+                    supervised.after_up[service] = (found["State"]["Health"]["Status"], found["RestartCount"])
                 yield supervised
             finally:
                 down = supervised.shipkeeper("down", "-v")
@@ -133,6 +143,40 @@ def test_each_service_has_a_root_of_its_own(example: Supervised) -> None:
         "db": (False, True, False, False, False),
         "queue": (False, False, False, True, False),
     }
+
+
+def test_only_the_gateway_is_reached_from_outside(example: Supervised) -> None:
+    """Nothing else is published; the others are found by name, inside the network that all of them are in."""
+    settings = {service: example.inspect(service)["NetworkSettings"] for service in SERVICES}
+    published = {
+        (service, binding["HostIp"], binding["HostPort"])
+        for service, found in settings.items()
+        for bindings in found["Ports"].values()
+        for binding in bindings or ()
+    }
+    assert published == {("gateway", "127.0.0.1", example.environment["GATEWAY_PORT"])}
+    assert {frozenset(found["Networks"]) for found in settings.values()} == {frozenset({"fastapi_default"})}
+    found = {
+        name: example.shipkeeper("exec", "-T", "gateway", "getent", "hosts", name).returncode
+        for name in SERVICES
+    }
+    assert found == dict.fromkeys(SERVICES, 0)
+
+
+def test_the_start_followed_health(example: Supervised) -> None:
+    """`up --wait` returned with everything healthy, and nothing began too early and had to be restarted."""
+    assert example.after_up == dict.fromkeys(SERVICES, ("healthy", 0))
+
+
+def test_every_service_is_killed_and_nothing_is_lost(example: Supervised) -> None:
+    """The example's own proof: each part dies under load, notes wait in the queue when it dies."""
+    printed = example.client("kills.py", "--shipkeeper", shlex.join(SHIPKEEPER))
+    table = printed.splitlines()[1:-1]
+    assert [line.split()[0].rstrip(",") for line in table] == [*KILL_ORDER, "queue"], printed
+    for line in table:
+        *_, rows_before, rows_after, accepted, _refused, lost = line.split()
+        assert int(rows_after) >= int(rows_before) + (int(accepted) if "waiting" in line else 1), printed
+        assert lost == "0", printed
 
 
 @pytest.mark.parametrize("service", SERVICES)

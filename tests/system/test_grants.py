@@ -185,3 +185,15 @@ def test_a_missing_file_is_a_failed_start_that_is_tried_again(supervisor: Superv
     assert supervisor.state("web") == "restarting"
     (tmp_path / "token").write_text(TOKEN)
     until(lambda: supervisor.state("web") == "running", "the next try finds it")
+
+
+def test_what_cannot_be_given_is_told_once(supervisor: Supervisor) -> None:
+    """`up` fails with it; no warning says the same before."""
+    supervisor.compose(
+        "name: p\nservices: {web: {command: sleep 9, network_mode: none, secrets: [s, f]}}\n"
+        "secrets: {s: {environment: NOT_SET_HERE}, f: {file: ./gone}}\n"
+    )
+    result = supervisor.run("up", "-d")
+    assert result.returncode == 1, result.stderr
+    assert (result.stderr.count("NOT_SET_HERE"), result.stderr.count("/gone")) == (1, 1)
+    assert supervisor.run("config", "-q").stderr.count("is not set") == 1

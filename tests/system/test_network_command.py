@@ -180,3 +180,37 @@ def test_dockers_own_client(net: Networked) -> None:
     docker("rm", "-f", "dw")
     docker("network", "rm", "dn", "dm")
     assert docker("network", "ls", "-q") == ""
+
+
+def dig(net: Networked, name: str) -> set[str]:
+    """What the service `asker` is answered."""
+    netns = f"{net.supervisor.base}/run/netns/{net.inspect('asker')['Id']}"
+    command = ["nsenter", f"--net={netns}", "dig", "+short", "@127.0.0.11", name]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_names_and_hosts_follow_a_change_of_networks_and_a_rename(net: Networked) -> None:
+    """Of services that run: `network connect`, `disconnect` and `rename`."""
+    supervisor = net.supervisor
+    supervisor.ok("network", "create", "one")
+    supervisor.ok("network", "create", "two")
+    for name, network in (("asker", "two"), ("asked", "one")):
+        supervisor.ok("run", "-d", "--name", name, "--network", network, *SERVE)
+    first = net.address("asked", "one")
+    assert dig(net, "asked") == set()
+    supervisor.ok("network", "connect", "two", "asked")
+    second = net.address("asked", "two")
+    until(lambda: dig(net, "asked") == {second}, "it is found in the new network")
+    hosts = supervisor.ok("exec", "asked", "/bin/busybox", "cat", "/etc/hosts")
+    assert {first, second} <= {line.split()[0] for line in hosts.splitlines()}
+    supervisor.ok("network", "disconnect", "one", "asked")
+    hosts = supervisor.ok("exec", "asked", "/bin/busybox", "cat", "/etc/hosts")
+    assert first not in hosts
+    assert second in hosts
+    net.client.call("POST", "/containers/asked/rename", {"name": "renamed"})
+    assert dig(net, "renamed") == {second}
+    assert dig(net, "asked") == set()
+    supervisor.ok("network", "disconnect", "two", "renamed")
+    until(lambda: dig(net, "renamed") == set(), "it has left")
+    supervisor.ok("rm", "--force", "asker", "renamed")
+    supervisor.ok("network", "rm", "one", "two")

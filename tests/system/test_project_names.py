@@ -10,6 +10,9 @@ import pytest
 from networking import Networked, free_port, networked
 from supervising import Supervisor
 
+from supervisor.kernel import bpf
+from supervisor.kernel.hierarchies import detect
+
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 SLEEP = "command: sleep 1000, stop_signal: SIGKILL"
@@ -43,6 +46,24 @@ def found(supervisor: Supervisor, service: str, name: str, database: str = "ahos
     """The addresses that the C library of a service finds for a name."""
     result = supervisor.run("exec", service, "getent", database, name)
     return {line.split()[0] for line in result.stdout.splitlines()}
+
+
+def test_what_is_run_once_is_found_by_its_own_name_only(net: Networked) -> None:
+    """It finds the others, has no port of the service, and not its fixed address."""
+    supervisor = net.supervisor
+    supervisor.compose(SHOP)
+    supervisor.ok("up", "-d")
+    supervisor.ok("compose", "run", "-d", "--name", "once", "db", "sleep", "1000")
+    supervisor.ok("compose", "run", "-d", "--name", "twice", "--use-aliases", "db", "sleep", "1000")
+    db = "10.254.77.9"
+    once, twice = (found(supervisor, "web", name) for name in ("once", "twice"))
+    assert len(once | twice | {db}) == 3
+    assert found(supervisor, "web", "db") == {db} | twice
+    assert found(supervisor, "web", "postgres") == {db} | twice
+    result = supervisor.run("exec", "once", "getent", "ahostsv4", "web")
+    assert net.address("web", "shop_back") in result.stdout
+    supervisor.ok("down")
+    assert supervisor.rows() == []
 
 
 def test_names_are_known_in_the_networks_that_both_are_in(net: Networked) -> None:
@@ -132,6 +153,24 @@ def test_servers_that_cannot_be_asked_are_the_reason_of_a_failed_start(net: Netw
     assert net.supervisor.ok("down")
 
 
+def is_led(net: Networked) -> bool:
+    """Whether a program of ours looks at connections to ::1."""
+    root = detect().unified
+    if root is None:
+        return False
+    program = bpf.attached(root, f"sk_lo6_{net.tag}")
+    if program < 0:
+        return False
+    os.close(program)
+    return True
+
+
+def fetched(where: str, port: int) -> int:
+    """The exit code of curl."""
+    command = ["curl", "-s", "-o", "/dev/null", f"http://{where}:{port}/"]
+    return subprocess.run(command, check=False, timeout=60).returncode
+
+
 def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     """And a second project that wants the same one is told who has it."""
     port = free_port()
@@ -143,8 +182,15 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     supervisor = net.supervisor
     supervisor.compose(text.format(name="one"))
     supervisor.ok("up", "-d", "--wait")
-    # By ::1 it is refused (docs/networking.md), and a client goes on with 127.0.0.1.
-    subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://localhost:{port}/"], check=True, timeout=60)
+    for where in ("127.0.0.1", "[::1]"):
+        assert fetched(where, port) == 0
+    assert is_led(net)
+    supervisor.kill()
+    assert fetched("[::1]", port) == 0, "without a daemon, too"
+    supervisor.start()
+    assert fetched("[::1]", port) == 0, "and with its next one"
+    inside = ("curl", "-s", f"http://[::1]:{port}/")
+    assert supervisor.run("exec", "web", *inside).returncode == 7, "a service has a ::1 of its own"
     assert supervisor.ok("port", "web", "80").split() == [f"0.0.0.0:{port}", f"[::]:{port}"]
     supervisor.compose(text.format(name="two"))
     result = supervisor.run("up", "-d", "--wait")
@@ -153,6 +199,8 @@ def test_ports_of_a_compose_file_lead_to_its_services(net: Networked) -> None:
     assert "one-web-1" in result.stdout + result.stderr, "who has it is named"
     supervisor.ok("-p", "two", "down")
     supervisor.ok("-p", "one", "down")
+    assert fetched("[::1]", port) == 7
+    assert not is_led(net), "the program is gone with the last port"
     assert net.links() == []
     assert net.table() == ""
     assert net.namespaces() == []

@@ -55,12 +55,13 @@ def status(pid: int) -> dict[str, str]:
 def test_limits_are_in_the_cgroup(box: Supervisor) -> None:
     box.ok(
         "run", "-d", "--name", "limited", "-m", "64m", "--memory-swap", "96m", "--cpus", "0.5",
-        "--pids-limit", "33", "--cap-add", "NET_ADMIN", "--group-add", "1234",
+        "--pids-limit", "33", "--cpuset-cpus", "0", "--cap-add", "NET_ADMIN", "--group-add", "1234",
         "--sysctl", "kernel.msgmax=4096", "--device", "/dev/full:/dev/brimful", *SLEEP,
     )  # fmt: skip
     pid = box.row("limited")["Pid"]
     assert setting(pid, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
     assert setting(pid, "pids", "pids.max", "pids.max") == "33"
+    assert os.sched_getaffinity(pid) == {0}
     cpu = setting(pid, "cpu", "cpu.cfs_quota_us", "cpu.max")
     assert cpu in ("50000", "50000 100000")
     try:

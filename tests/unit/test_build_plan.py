@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from supervisor.core.environment import DEFAULT_PATH
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.builder.scope import Globals, Platform, global_scope, platform_args
 from supervisor.image.builder.stages import plan_build
@@ -104,6 +105,15 @@ def compiled(text: str, **given: str) -> list[object]:
     stage = dockerfile.stages[0]
     steps = [compiler.step(step, words) for step, words in zip(stage.steps, stage.texts, strict=True)]
     return [step.operation for step in steps if step.operation is not None]
+
+
+def test_a_path_is_extended_on_a_base_that_has_none() -> None:
+    """As in BuildKit: else what is in the usual directories is no longer found."""
+    dockerfile, scope = world("FROM scratch\nENV PATH=/opt/bin:$PATH")
+    compiler = Compiler.of_base(scope, Process(), "default")
+    stage = dockerfile.stages[0]
+    compiler.step(stage.steps[0], stage.texts[0])
+    assert compiler.config.env == [f"PATH=/opt/bin:{DEFAULT_PATH}"]
 
 
 def test_mounts_are_expanded_and_relative_to_the_working_directory() -> None:

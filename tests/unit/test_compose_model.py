@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli.foreground import _is_attached
+from supervisor.cli.following import Wish, is_shown
 from supervisor.cli.main import cli
 from supervisor.compose import ComposeErrors, Loaded, load_project, merged_document
 from supervisor.core.grants import FileGrant, FileSource
-from supervisor.core.healthcheck import Healthcheck, Hook, Hooks, Probe
-from supervisor.core.model import Dependency, Limits, Mount, ServiceSpec, Volume
+from supervisor.core.healthcheck import Healthcheck, Hook, Hooks, Probe, Ready
+from supervisor.core.model import Dependency, DeviceLimit, Limits, Mount, ServiceSpec, Update, Volume
 from supervisor.core.network import Attachment, Network, Pool, Port, Resolver
 
 ENV = {"HOME": "/home/me", "TOKEN": "t"}
@@ -192,6 +192,42 @@ def test_health(tmp_path: Path, text: str, check: Healthcheck) -> None:
     assert service(tmp_path, text).healthcheck == check
 
 
+@pytest.mark.parametrize(
+    ("text", "ready"),
+    [
+        ("notify", Ready()),
+        ("{notify: true}", Ready()),
+        ("{notify: true, timeout: 1m30s, watchdog: 500ms}", Ready(timeout_s=90, watchdog_s=0.5)),
+        ("{fd: 3, timeout: 5s}", Ready(fd=3, timeout_s=5)),
+        ("{notify: false, fd: 7}", Ready(fd=7)),
+    ],
+)
+def test_ready(tmp_path: Path, text: str, ready: Ready) -> None:
+    """By words or by a descriptor; beside a healthcheck, which stays as it is."""
+    found = service(tmp_path, f"healthcheck: {{test: a}}, x-shipkeeper: {{ready: {text}}}")
+    assert found.ready == ready
+    assert found.healthcheck == Healthcheck(Probe("command", ("/bin/sh", "-c", "a")))
+
+
+def test_limits_of_devices_and_mounts_of_images(tmp_path: Path) -> None:
+    """As they stand in the file, in its order."""
+    found = service(
+        tmp_path,
+        "blkio_config: {weight_device: [{path: /dev/a, weight: 20}],"
+        " device_write_iops: [{path: /dev/b, rate: '7'}, {path: /dev/a, rate: 1k}]},"
+        " volumes: [{type: image, source: tools, target: /t, image: {subpath: etc}}]",
+    )
+    assert found.limits.blkio_devices == (
+        DeviceLimit("weight", "/dev/a", 20),
+        DeviceLimit("write_iops", "/dev/b", 7),
+        DeviceLimit("write_iops", "/dev/a", 1024),
+    )
+    (mount,) = found.mounts
+    assert (mount.type, mount.source, mount.subpath, mount.read_only) == (
+        "image", "docker.io/library/tools:latest", "etc", True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("probe", ["{}", "{tcp: 0}", "{http: 'https://x'}", "{http: x}", "{tcp: 1, http: 2}"])
 def test_a_probe_that_asks_nothing_is_refused(tmp_path: Path, probe: str) -> None:
     """At its place."""
@@ -282,7 +318,7 @@ def test_mounts_volumes_and_limits(tmp_path: Path) -> None:
         blkio_weight=300,
     )
     assert found.shm_size_bytes == 8 << 20
-    assert [_is_attached(loaded.project, name) for name in ("p-s-1", "p-s-2", "p-v-1")] == [
+    assert [is_shown(Wish(), loaded.project, name) for name in ("p-s-1", "p-s-2", "p-v-1")] == [
         False,
         False,
         True,
@@ -399,3 +435,26 @@ def test_config_prints_parts_and_the_merged_files(tmp_path: Path, monkeypatch: p
     assert load_project(["out.yaml"], project_name=None, project_dir=None, env=ENV).project.name == "p"
     refused = CliRunner().invoke(cli, ["config", "--resolve-image-digests"])
     assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "update"),
+    [
+        ("", Update()),
+        ("x-shipkeeper: {update: start-first}", Update("start-first", 1)),
+        ("x-shipkeeper: {update: stop-first}", Update("stop-first", 1)),
+        ("deploy: {update_config: {}}", Update(parallelism=1)),
+        (
+            "deploy: {update_config: {order: start-first, parallelism: 0, delay: 1500ms}}",
+            Update("start-first", 0, 1.5),
+        ),
+        (
+            "deploy: {update_config: {failure_action: continue, parallelism: 2, order: start-first}}",
+            Update("start-first", 2, on_failure="continue"),
+        ),
+        ("deploy: {rollback_config: {order: start-first}}", Update()),
+    ],
+)
+def test_how_instances_are_replaced(tmp_path: Path, keys: str, update: Update) -> None:
+    """The extension's order over that of `deploy`, whose parallelism is 1 where there is any of both."""
+    assert service(tmp_path, keys or "command: x").update == update

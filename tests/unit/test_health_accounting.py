@@ -30,6 +30,7 @@ from supervisor.core.health import (
 )
 from supervisor.core.healthcheck import Healthcheck, Probe
 from supervisor.core.model import Policy, RestartRules
+from supervisor.core.readiness import Part
 from supervisor.core.state import Health as HealthWord
 from supervisor.core.state import Instance, Resting, Running, Stopping, Waiting
 
@@ -185,6 +186,40 @@ def test_a_stop_by_a_person_while_it_ends_as_unhealthy_is_a_stop() -> None:
     rested, _ = lifecycle.step(stopping, ev.Exited(1, Exit(0)), 6.0)
     assert isinstance(rested.phase, Resting)
     assert rested.manually_stopped
+
+
+@pytest.mark.parametrize(
+    ("policy", "again"), [(Policy.NO, False), (Policy.ON_FAILURE, True), (Policy.UNLESS_STOPPED, True)]
+)
+def test_not_to_be_ready_in_time_is_a_failed_start_for_the_policy_to_judge(
+    policy: Policy, again: bool
+) -> None:
+    """Whatever code it ends with when it is stopped: that is not its own."""
+    late = ev.HealthChanged(1, "unhealthy", "not ready within 5 s", part="notify", failed=True)
+    rules = RestartRules(policy, restart_on=(0,), no_restart_on=(0,))
+    stopping, effects = lifecycle.step(running(rules, "starting"), late, 5.0)
+    assert ev.Signal(1, 15) in effects
+    ended, _ = lifecycle.step(stopping, ev.Exited(1, Exit(0)), 6.0)
+    assert isinstance(ended.phase, Waiting if again else Resting)
+    assert ended.reason == f"start failed: not ready within 5 s; restart policy {policy.value}"
+
+
+def test_a_run_is_as_the_worst_that_is_known_of_it() -> None:
+    """Probes and what it says itself; only a change of both together is told."""
+    instance = running(RestartRules(), "")
+    told = []
+    changes: list[tuple[HealthWord, Part]] = [
+        ("starting", "probes"), ("starting", "notify"), ("healthy", "probes"), ("healthy", "notify"),
+        ("unhealthy", "notify"), ("unhealthy", "probes"), ("healthy", "notify"), ("healthy", "probes"),
+    ]  # fmt: skip
+    for status, part in changes:
+        instance, effects = lifecycle.step(instance, ev.HealthChanged(1, status, part=part), 5.0)
+        told.append((instance.health, [each.action for each in effects if isinstance(each, ev.Tell)]))
+    assert told == [
+        ("starting", []), ("starting", []), ("starting", []), ("healthy", ["health_status: healthy"]),
+        ("unhealthy", ["health_status: unhealthy"]), ("unhealthy", []), ("unhealthy", []),
+        ("healthy", ["health_status: healthy"]),
+    ]  # fmt: skip
 
 
 def test_its_attempts_are_a_bound() -> None:

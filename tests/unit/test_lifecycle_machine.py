@@ -89,12 +89,20 @@ class Lifecycle(RuleBasedStateMachine):
         status=st.sampled_from(["starting", "healthy", "unhealthy"]),
         restart=st.booleans(),
         old=st.booleans(),
+        part=st.sampled_from(["probes", "notify"]),
+        failed=st.booleans(),
     )
     def health_changes(
-        self, status: Literal["starting", "healthy", "unhealthy"], restart: bool, old: bool
+        self,
+        status: Literal["starting", "healthy", "unhealthy"],
+        restart: bool,
+        old: bool,
+        part: Literal["probes", "notify"],
+        failed: bool,
     ) -> None:
         before = self.instance
-        self.apply(ev.HealthChanged(self.instance.run - old, status, "3 probes failed", restart))
+        run = self.instance.run - old
+        self.apply(ev.HealthChanged(run, status, "3 probes failed", restart, part, failed))
         if old:
             assert self.instance == before, "the health of an earlier run changed something"
 

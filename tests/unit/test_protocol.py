@@ -40,6 +40,7 @@ PROCESSES = st.builds(
     rlimits=st.lists(st.lists(number, min_size=3, max_size=3)),
     oom_score_adj=maybe,
     init=st.booleans(),
+    notify_fd=number,
 )
 PLANS = st.builds(
     plan.LaunchPlan,
@@ -47,7 +48,8 @@ PLANS = st.builds(
     number,
     text,
     st.builds(plan.Limits, maybe, maybe, maybe, maybe, number, maybe, maybe)
-    | st.builds(plan.Limits, maybe, memory_swappiness=maybe, oom_kill_disable=st.booleans()),
+    | st.builds(plan.Limits, maybe, memory_swappiness=maybe, oom_kill_disable=st.booleans())
+    | st.builds(plan.Limits, cpuset=st.none() | text, blkio_devices=st.lists(st.lists(text | number))),
     st.none() | text,
     text,
     text,
@@ -55,6 +57,7 @@ PLANS = st.builds(
     PROCESSES,
     st.builds(plan.LogPlan, text, number, number),
     text,
+    notify=text,
 )
 INFOS = st.builds(
     protocol.RunInfo,
@@ -67,6 +70,7 @@ INFOS = st.builds(
     st.floats(allow_nan=False),
     st.booleans(),
     text,
+    notified=text,
 )
 ENDED = st.builds(protocol.LaunchFailed, text, number, text, number, text, number, number, st.just(1.5), text)
 MESSAGES = st.one_of(
@@ -77,6 +81,7 @@ MESSAGES = st.one_of(
     st.builds(protocol.State, number, number, st.lists(INFOS), st.lists(ENDED)),
     st.builds(protocol.LogCounted, st.lists(st.lists(text | number)), number),
     st.builds(protocol.Ack, text, number),
+    st.builds(protocol.Notified, text, number, text),
     PLANS,
 )
 

@@ -12,7 +12,7 @@ from supervisor.core.lifecycle import step
 from supervisor.core.model import Backoff, Policy, RestartRules, ServiceSpec
 from supervisor.core.restart import History, Rest, Restart, decide
 from supervisor.core.state import Instance, Resting, Running, Waiting
-from supervisor.daemon.projects import stop_signal
+from supervisor.daemon.making import stop_signal
 
 
 def running(policy: Policy, *, attempts: int | None = None) -> Instance:

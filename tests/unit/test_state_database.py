@@ -69,6 +69,24 @@ def test_when_a_run_began_is_known_after_a_power_cut(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_was_removed_is_known_until_its_files_are_gone(tmp_path: Path) -> None:
+    """In the same transaction; an instance that is there is never one of them."""
+    path = str(tmp_path / "db")
+    database = StateDatabase(path, quiet)
+    one, other = stored("p-one-1"), stored("p-other-1")
+    database.apply(Changes(new=(one, other)))
+    assert database.going() == []
+    database.apply(Changes(removed=(one.instance.id,)))
+    database.close()
+    database = StateDatabase(path, quiet)
+    assert database.going() == [one.instance.id]
+    database.apply(Changes(new=(one,)))
+    assert database.going() == []
+    database.apply(Changes(removed=tuple(f"{number:064x}" for number in range(3000))))
+    assert len(database.going()) == 1000, "bounded: their files went long ago"
+    database.close()
+
+
 def test_the_last_fifty_runs_are_kept_and_a_run_is_recorded_once(tmp_path: Path) -> None:
     """A second report of the same end changes nothing."""
     database = StateDatabase(str(tmp_path / "s.db"), quiet)

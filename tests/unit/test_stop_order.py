@@ -6,9 +6,9 @@ from supervisor.core.lifecycle import KILL_AGAIN_S
 from supervisor.core.model import Dependency, ServiceSpec
 from supervisor.core.state import Instance
 from supervisor.daemon.engine import Entry
-from supervisor.daemon.projects import in_waves
 from supervisor.daemon.shutdown import longest_chain_s
 from supervisor.daemon.state import Stored
+from supervisor.daemon.stopping import in_waves
 
 
 def entry(name: str, *needs: str, grace_s: float = 10.0) -> Entry:

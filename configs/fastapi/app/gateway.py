@@ -21,7 +21,7 @@ CACHE_S = int(os.environ.get("CACHE_SECONDS", "30"))
 app = FastAPI(
     title="gateway", description="Notes: sign up, log in, write one (a worker stores it), read them."
 )
-auth = httpx.AsyncClient(base_url=f"http://127.0.0.1:{os.environ['AUTH_PORT']}", timeout=5)
+auth = httpx.AsyncClient(base_url="http://auth:8000", timeout=5)
 
 
 class Note(BaseModel):
@@ -107,7 +107,8 @@ async def write(note: Note, name: str = Depends(user)) -> dict[str, str]:
 @app.get("/notes")
 async def read_all(response: Response, name: str = Depends(user)) -> list[dict[str, str]]:
     """All notes of the user, from the cache where it has them (header `x-cache`)."""
-    key = f"notes:{name}"
+    version = await store.cache.get(store.version_key(name)) or "0"
+    key = f"notes:{name}:{version}"
     cached = await store.cache.get(key)
     if cached is not None:
         response.headers["x-cache"] = "hit"

@@ -1,4 +1,4 @@
-"""Settings and connections that the three programs of this example share.
+"""Connections that the three programs of this example share. The others are found by their service names.
 
 Nothing is connected until it is used, and a lost connection is made again at the next use: database, cache
 and queue are restarted like everything else, and may be away when a request comes.
@@ -34,9 +34,18 @@ UNAVAILABLE = (
 
 JOBS = "jobs"
 
+
+def version_key(author: str) -> str:
+    """Where the cache counts the changes of an author's notes.
+
+    A list is kept under the count that was there before it was read. So a list that was read before a change,
+    and stored in the cache after it, is found by nobody.
+    """
+    return f"notes-version:{author}"
+
+
 cache = redis.asyncio.Redis(
-    host="127.0.0.1",
-    port=int(os.environ["CACHE_PORT"]),
+    host="cache",
     password=os.environ["CACHE_PASSWORD"],
     decode_responses=True,
 )
@@ -51,8 +60,7 @@ async def database() -> asyncpg.Pool:
     async with _making_pool:
         if _pool is None:
             pool = asyncpg.create_pool(
-                host="127.0.0.1",
-                port=int(os.environ["DB_PORT"]),
+                host="db",
                 user="app",
                 database="app",
                 password=os.environ["DB_PASSWORD"],
@@ -83,8 +91,7 @@ async def channel() -> aio_pika.abc.AbstractChannel:
             except (RuntimeError, *UNAVAILABLE):
                 _connection = None  # lost, which is seen only when it is used
         _connection = await aio_pika.connect(
-            host="127.0.0.1",
-            port=int(os.environ["QUEUE_PORT"]),
+            host="queue",
             login="app",
             password=os.environ["QUEUE_PASSWORD"],
             timeout=5,

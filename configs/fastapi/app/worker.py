@@ -14,8 +14,12 @@ import random
 import signal
 import sys
 import uuid
+from pathlib import Path
 
 import store
+
+# Looked for by the health check. /tmp is empty at the start of each run.
+READY = Path("/tmp/ready")
 
 
 async def work() -> None:
@@ -23,8 +27,9 @@ async def work() -> None:
     channel = await store.channel()
     await channel.set_qos(prefetch_count=1)
     jobs = await channel.get_queue(store.JOBS)
-    print("waiting for jobs", flush=True)
     async with jobs.iterator() as messages:
+        READY.touch()
+        print("waiting for jobs", flush=True)
         async for message in messages:
             if message.redelivered:
                 print("again: a job that the last worker had taken", flush=True)
@@ -38,7 +43,7 @@ async def work() -> None:
                 job["author"],
                 job["text"],
             )
-            await store.cache.delete(f"notes:{job['author']}")
+            await store.cache.incr(store.version_key(job["author"]))
             await message.ack()
             print(f"stored job {job['id']}", flush=True)
     raise ConnectionError("the queue went away")

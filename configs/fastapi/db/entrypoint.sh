@@ -7,8 +7,6 @@ set -eu
 
 data=/var/lib/postgresql/data
 new=/var/lib/postgresql/data.new
-set -- /usr/lib/postgresql/*/bin # one version is installed
-PATH=$1:$PATH
 
 if [ ! -d $data ]; then
     echo "first start: making the database"
@@ -28,5 +26,5 @@ SQL
     mv $new $data
 fi
 
-exec postgres -D $data -c listen_addresses=127.0.0.1 -c port="$DB_PORT" \
+exec postgres -D $data -c listen_addresses="*" -c hba_file=/pg_hba.conf \
     -c unix_socket_directories=/run/postgresql -c shared_buffers=32MB -c max_connections=30

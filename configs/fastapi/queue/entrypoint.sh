@@ -1,5 +1,6 @@
 #!/bin/sh
-# Start RabbitMQ, one node on the loopback interface alone, with the user `app`. Its log is its standard output.
+# Start RabbitMQ, one node, with the user `app`. What is between nodes stays on the loopback
+# interface. Its log is its standard output.
 #
 # /run/rabbitmq is a tmpfs: the settings with the password are on no disk. The password holds from the first start on,
 # when the volume gets its user.
@@ -7,7 +8,7 @@ set -eu
 
 umask 077
 cat >/run/rabbitmq/rabbitmq.conf <<CONF
-listeners.tcp.1 = 127.0.0.1:$QUEUE_PORT
+listeners.tcp.1 = 0.0.0.0:5672
 distribution.listener.interface = 127.0.0.1
 default_user = app
 default_pass = $QUEUE_PASSWORD
@@ -20,15 +21,11 @@ CONF
 
 export HOME=/var/lib/rabbitmq \
     RABBITMQ_NODENAME=rabbit@localhost \
-    RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
-    RABBITMQ_NODE_PORT="$QUEUE_PORT" \
-    RABBITMQ_DIST_PORT="$QUEUE_DIST_PORT" \
     RABBITMQ_CONFIG_FILE=/run/rabbitmq/rabbitmq.conf \
     RABBITMQ_MNESIA_BASE=/var/lib/rabbitmq/mnesia \
     RABBITMQ_LOG_BASE=/run/rabbitmq \
     RABBITMQ_PID_FILE=/run/rabbitmq/pid \
     RABBITMQ_ENABLED_PLUGINS_FILE=/run/rabbitmq/enabled_plugins \
-    ERL_EPMD_ADDRESS=127.0.0.1 \
-    ERL_EPMD_PORT="$QUEUE_EPMD_PORT"
+    ERL_EPMD_ADDRESS=127.0.0.1
 echo '[].' >/run/rabbitmq/enabled_plugins
 exec /usr/lib/rabbitmq/bin/rabbitmq-server

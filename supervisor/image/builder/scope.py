@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from supervisor.core.environment import PROXIES
+from supervisor.core.environment import DEFAULT_PATH, PROXIES
 from supervisor.core.problems import Mark
 from supervisor.image.builder.progress import BuildError
 from supervisor.image.dockerfile import instructions as ins
@@ -96,8 +96,8 @@ class Scope:
     args: dict[str, str] = field(default_factory=dict)
 
     def expander(self) -> Expander:
-        """ENV wins over an ARG of the same name."""
-        return Expander({**self.args, **self.env}, self.world.quoting)
+        """ENV wins over an ARG of the same name. Where the base has no PATH, it is what programs get."""
+        return Expander({"PATH": DEFAULT_PATH, **self.args, **self.env}, self.world.quoting)
 
     def declare(self, arg: ins.Arg) -> None:
         """ARG in a stage: what the caller gave, else its default, else the global one of that name."""
