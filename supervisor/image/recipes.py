@@ -53,8 +53,8 @@ rm "$options/99mmdebstrap"
 """
 """In the new root: nothing of the host's stays, and apt keeps no archives.
 
-What dpkg leaves out is in the file where Debian's images for Docker have it: Dockerfiles that want the languages after
-all (those of postgres and mysql, say) take the line out of it.
+What dpkg leaves out is in the file where Debian's images for Docker have it: Dockerfiles that want the
+languages after all (that of postgres, say) take the line out of it.
 """
 
 Tell = Callable[[str], None]
