@@ -103,21 +103,34 @@ def detach(cgroup: str, program: int) -> None:
 
 def attached(cgroup: str, name: str) -> int:
     """A descriptor of the program of that name on a cgroup, the caller's; -1: none is. Raises OSError."""
+    for program in _programs(cgroup):
+        if _name(program) == name:
+            return program
+        os.close(program)
+    return -1
+
+
+def attached_names(cgroup: str) -> list[str]:
+    """Names of all programs on a cgroup. Raises OSError."""
+    found = []
+    for program in _programs(cgroup):
+        found.append(_name(program))
+        os.close(program)
+    return found
+
+
+def _programs(cgroup: str) -> Iterator[int]:
+    """Descriptors, each the caller's."""
     ids = (ctypes.c_uint32 * _MOST_PROGRAMS)()
     with _directory(cgroup) as where:
         attributes = struct.pack("=4IQI", where, INET6_CONNECT, 0, 0, ctypes.addressof(ids), _MOST_PROGRAMS)
         _, answer = _bpf(_QUERY, f"what is on {cgroup}", attributes)
     for number in ids[: struct.unpack_from("=I", answer, 24)[0]]:
         try:
-            program = _bpf(_FD_BY_ID, f"program {number}", struct.pack("=3I", number, 0, 0))[0]
+            yield _bpf(_FD_BY_ID, f"program {number}", struct.pack("=3I", number, 0, 0))[0]
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                continue  # it has just gone
-            raise
-        if _name(program) == name:
-            return program
-        os.close(program)
-    return -1
+            if error.errno != errno.ENOENT:  # it has just gone
+                raise
 
 
 def _name(program: int) -> str:

@@ -20,6 +20,9 @@ from collections.abc import Mapping
 from supervisor.core.loopback import Way
 from supervisor.kernel import bpf
 
+NAME_PREFIX = "sk_lo6_"
+"""How programs are called; the tag of their supervisor follows."""
+
 _MOST = 4096
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
@@ -37,7 +40,7 @@ class Loopback6:
     """Of one supervisor. All methods block and belong to one thread."""
 
     def __init__(self, tag: str) -> None:
-        self._name = f"sk_lo6_{tag[:8]}"
+        self._name = f"{NAME_PREFIX}{tag[:8]}"
         self._map = -1
         self._there: dict[bytes, bytes] = {}
 

@@ -23,11 +23,12 @@ from typing import Literal, assert_never
 
 from supervisor.core.netrules import TABLE_PREFIX, delete_script
 from supervisor.core.paths import Paths
-from supervisor.kernel import netns
+from supervisor.kernel import bpf, netns
 from supervisor.kernel import syscalls as sc
 from supervisor.kernel.hierarchies import CgroupSetup, read_text, remove_empty
 from supervisor.runtime import nftables
 from supervisor.runtime.hostmounts import HostMount
+from supervisor.runtime.loopback6 import NAME_PREFIX, Loopback6
 from supervisor.runtime.supervisors import Living, has_services, is_run_dir, own_cgroups, tags_of
 
 _ALIAS = re.compile(r"shipkeeper ([0-9a-f]{8}) ")
@@ -41,7 +42,7 @@ _TRIES, _LET_GO_S = 40, 0.05
 class Remnant:
     """One thing that nobody looks after. whose: a tag, or a run directory."""
 
-    kind: Literal["process", "table", "link", "mount", "cgroup"]
+    kind: Literal["process", "table", "program", "link", "mount", "cgroup"]
     name: str
     whose: str
 
@@ -57,7 +58,7 @@ def remnants(
     ]
     found = [*_resolvers(dead)]
     if not living.unknown:  # else a tag that seems to be nobody's may be that of a living one
-        found += [*_tables(living), *_links(living)]
+        found += [*_tables(living), *_programs(living, cgroups), *_links(living)]
     return (*found, *_mounts(dead, mounts), *_cgroups(living, cgroups))
 
 
@@ -95,6 +96,18 @@ def _tables(living: Living) -> Iterator[Remnant]:
             yield Remnant("table", table["name"], found[1])
 
 
+def _programs(living: Living, cgroups: CgroupSetup | None) -> Iterator[Remnant]:
+    """Those that lead ::1 to services."""
+    names: list[str] = []
+    if cgroups is not None and cgroups.unified is not None:
+        with contextlib.suppress(OSError):  # this kernel has none
+            names = bpf.attached_names(cgroups.unified)
+    for name in names:
+        tag = name.removeprefix(NAME_PREFIX)
+        if tag != name and tag not in living.tags:
+            yield Remnant("program", name, tag)
+
+
 def _links(living: Living) -> Iterator[Remnant]:
     for name in sorted(os.listdir("/sys/class/net")):
         try:
@@ -126,11 +139,14 @@ def mend(remnant: Remnant, cgroups: CgroupSetup | None) -> None:
             _end(int(remnant.name), Paths(run_dir=remnant.whose))
         case "table":
             nftables.apply(delete_script(remnant.name))
+        case "program":
+            if cgroups is not None and cgroups.unified is not None:
+                Loopback6(remnant.whose).clear(cgroups.unified)
         case "link":
             from supervisor.kernel.links import links
 
             with links() as host:
-                host.delete(remnant.name)
+                host.delete([remnant.name])
         case "mount":
             _unmount(remnant.name)
         case "cgroup":

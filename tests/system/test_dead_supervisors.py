@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="
 SHOP = """
 name: shop
 services:
-  web: {command: sleep 1000, restart: always, networks: [front], volumes: ['data:/data', 'fast:/fast']}
+  web: {command: sleep 1000, restart: always, networks: [front], volumes: ['data:/data', 'fast:/fast'],
+    ports: ['80']}
   db: {command: sleep 1000, restart: always}
 networks: {front: {driver_opts: {com.docker.network.bridge.name: BRIDGE}}}
 volumes: {data: , fast: {driver_opts: {type: tmpfs, device: tmpfs}}}
@@ -67,12 +68,20 @@ def test_what_a_dead_one_left_is_found_and_removed_by_another(dead: Supervisor) 
         tagged = checks[f"dead supervisor {leaks.tag_of(dead.base)}"]
         assert tagged["status"] == "warn"
         assert "doctor --fix" in tagged["remedy"]
-        assert f"table shipkeeper_{leaks.tag_of(dead.base)}; link " in tagged["detail"]
+        tag = leaks.tag_of(dead.base)
+        assert f"table shipkeeper_{tag}; program sk_lo6_{tag}; link " in tagged["detail"]
         assert "process" in checks[f"dead supervisor {dead.base}/run"]["detail"]
         assert f"dead supervisor {leaks.tag_of(net.supervisor.base)}" not in checks
         assert in_kernel(dead.base) == left, "looking changes nothing"
         removed = [line for line in lines(net.supervisor, *fix(dead, net.supervisor)) if "removed" in line]
-        assert {line["removed"] for line in removed} >= {"process", "table", "link", "mount", "cgroup"}
+        assert {line["removed"] for line in removed} >= {
+            "process",
+            "table",
+            "program",
+            "link",
+            "mount",
+            "cgroup",
+        }
         assert [line for line in removed if line["problem"]] == []
         assert in_kernel(dead.base) == []
         assert not Path(f"/sys/class/net/skt{os.getpid()}").exists(), "its bridge by a name of its own, too"
