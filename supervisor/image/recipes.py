@@ -46,8 +46,16 @@ _HOOK = """set -eu
 rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap"
 printf 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };\\nAcquire::Languages "none";\\n' \\
     >"$1/etc/apt/apt.conf.d/80image"
+options="$1/etc/dpkg/dpkg.cfg.d"
+grep -v '^path-' "$options/99mmdebstrap" >"$options/docker-apt-speedup"
+grep '^path-' "$options/99mmdebstrap" >"$options/docker" || rm "$options/docker"
+rm "$options/99mmdebstrap"
 """
-"""In the new root: nothing of the host's stays, and apt keeps no archives."""
+"""In the new root: nothing of the host's stays, and apt keeps no archives.
+
+What dpkg leaves out is in the file where Debian's images for Docker have it: Dockerfiles that want the
+languages after all (that of postgres, say) take the line out of it.
+"""
 
 Tell = Callable[[str], None]
 

@@ -141,7 +141,12 @@ def test_debian_is_made_of_its_packages_and_is_the_same_each_time(host: Host, tm
         shutil.copy(host.base / "shipkeeper.yaml", base.base / "new.yaml")
         (base.base / "new.yaml").replace(base.base / "shipkeeper.yaml")
         base.patience_s = 280
-        said = build(base, "FROM debian:bookworm-slim\nRUN apt-get --version\n")
+        # The second as the Dockerfiles of databases do that want the languages.
+        said = build(
+            base,
+            "FROM debian:bookworm-slim\nRUN apt-get --version\n"
+            "RUN grep -q /usr/share/locale /etc/dpkg/dpkg.cfg.d/docker && ! ls /etc/dpkg/dpkg.cfg.d | grep mmdeb\n",
+        )
         assert "connection refused" in said, "the file of the settings says where docker.io is"
         (view,) = json.loads(base.ok("image", "inspect", "debian:bookworm-slim"))
         digests.append(view["Id"])

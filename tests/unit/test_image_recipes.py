@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from supervisor.daemon.settings import Settings, SettingsError, load_settings
 from supervisor.image.dockerfile import parse_dockerfile
-from supervisor.image.recipes import RecipeError, Root, read_recipe, shipped_recipes
+from supervisor.image.recipes import _HOOK, RecipeError, Root, read_recipe, shipped_recipes
 from supervisor.image.resolve import recipe_names
 from supervisor.image.store import StoreError
 
@@ -63,3 +64,18 @@ def test_what_a_rootfs_may_say(tmp_path: Path) -> None:
         described.write_text(text)
         with pytest.raises(RecipeError, match=why):
             read_recipe(str(tmp_path))
+
+
+@pytest.mark.parametrize("leaves_out", [True, False])
+def test_dpkgs_options_are_in_the_files_of_debians_images(tmp_path: Path, leaves_out: bool) -> None:
+    """The Dockerfile of postgres takes lines out of dpkg.cfg.d/docker, if there is one."""
+    options, conf = tmp_path / "etc/dpkg/dpkg.cfg.d", tmp_path / "etc/apt/apt.conf.d"
+    options.mkdir(parents=True)
+    conf.mkdir(parents=True)
+    paths = (
+        "path-exclude=/usr/share/locale/*\npath-include=/usr/share/doc/*/copyright\n" if leaves_out else ""
+    )
+    (options / "99mmdebstrap").write_text("force-unsafe-io\n" + paths)
+    subprocess.run(["sh", "-c", _HOOK, "hook", str(tmp_path)], check=True)
+    found = {path.name: path.read_text() for path in options.iterdir()}
+    assert found == {"docker-apt-speedup": "force-unsafe-io\n"} | ({"docker": paths} if leaves_out else {})
