@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,29 @@ def ask(where: str, port: int, kind: str = "tcp", *, netns: str = "", patience_s
     if netns:
         command = ["ip", "netns", "exec", netns, *command]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+LOOK_UP = (
+    "import dnslib, sys; asked = dnslib.DNSRecord.question(sys.argv[1]).send('127.0.0.11', 53, timeout=10)\n"
+    "for record in dnslib.DNSRecord.parse(asked).rr: print(record.rdata)"
+)
+FETCH = (
+    "import sys, urllib.request\n"
+    "try: urllib.request.urlopen(sys.argv[1], timeout=30).read()\n"
+    "except OSError as error: sys.exit(str(error))"
+)
+
+
+def look_up(netns: str, name: str) -> set[str]:
+    """What the resolver of a network namespace answers. netns: its file."""
+    command = ["nsenter", f"--net={netns}", sys.executable, "-c", LOOK_UP, name]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())
+
+
+def fetched(where: str, port: int) -> bool:
+    """Whether there is an HTTP server."""
+    command = [PYTHON, "-c", FETCH, f"http://{where}:{port}/"]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 class Networked:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
-from networking import Networked, free_port, networked
+from networking import Networked, fetched, free_port, networked
 from supervising import until
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -96,7 +95,7 @@ def test_a_project_is_the_same_after_a_power_cut(net: Networked) -> None:
     db = before["db"]["shop_back"][0]
     assert {found(net, asker, name) for asker in ("web", "side") for name in ("db", "postgres")} == {db}
     assert found(net, "web", "off") == "", "it is down"
-    subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{port}/"], check=True, timeout=60)
+    assert fetched("127.0.0.1", port)
     supervisor.ok("start", "off", "once")
     assert places(net, "off") == before["off"]
     assert found(net, "web", "off") == before["off"]["shop_front"][0]

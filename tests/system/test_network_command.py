@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from networking import Networked, free_port, networked
+from networking import Networked, free_port, look_up, networked
 from supervising import until
 from test_images import root_archive
 
@@ -185,8 +185,7 @@ def test_dockers_own_client(net: Networked) -> None:
 def dig(net: Networked, name: str) -> set[str]:
     """What the service `asker` is answered."""
     netns = f"{net.supervisor.base}/run/netns/{net.inspect('asker')['Id']}"
-    command = ["nsenter", f"--net={netns}", "dig", "+short", "@127.0.0.11", name]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    return look_up(netns, name)
 
 
 def test_names_and_hosts_follow_a_change_of_networks_and_a_rename(net: Networked) -> None:
