@@ -35,7 +35,7 @@ class Asked:
 
     services: these and, with `dependencies`, what they depend on; none is all. scale: instances by service,
     instead of what the files say. pull: always, missing or never, instead of `pull_policy`. options: without
-    what is known of the files only. form: text or json. wait_s: for all of it, if it is bounded.
+    what is known of the files only. form: text or json. detached: there has to be a daemon.
     """
 
     services: tuple[str, ...] = ()
@@ -49,6 +49,7 @@ class Asked:
     only_tell: bool = False
     options: Options = DEFAULTS
     form: str = "text"
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def make_ready(context: Context, asked: Asked) -> Ready | None:
         dependencies=asked.dependencies,
         said_later=lambda loaded: missing(loaded.project, loaded.variables),
     )
+    if asked.detached:
+        context.client.call("GET", "/version")  # or it would be told after all is built that nobody is there
     loaded = replace(loaded, project=scaled(loaded, asked.scale))
     if asked.build and any(source.build is not None for source in loaded.sources.values()):
         from supervisor.cli.buildservices import build_first

@@ -137,7 +137,8 @@ async def run_foreground(settings: Settings, ready: Ready, wish: Wish) -> int:
     ended = until_signal()
     report = Journal(settings).report
     daemon = Daemon(settings, report)
-    await daemon.start()
+    coming = frozenset((ready.project.name, name) for name in ready.names)
+    await daemon.start(coming)
     tasks: list[asyncio.Task[None]] = []
     hosted = _Hosted(daemon, ready, wish)
     daemon.engine.subscribers.add(hosted.on_event)

@@ -218,6 +218,7 @@ def up(
     asked = asked_of(services, options, **others)
     if context.dry_run:
         asked = replace(asked, only_tell=True)
+    asked = replace(asked, detached=detach or wait_up or no_start)
     ready = make_ready(context, asked)
     if ready is None:
         return

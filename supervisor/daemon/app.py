@@ -14,7 +14,7 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,12 @@ class Daemon:
         self.names = Names(self.paths, report, lambda: self.cgroup_base)
         self.ready = False
 
-    async def start(self) -> None:
-        """Raises DaemonError, StateError, LauncherError, HostError."""
+    async def start(self, coming: Container[tuple[str, str]] = ()) -> None:
+        """Raises DaemonError, StateError, LauncherError, HostError.
+
+        coming: services, with their projects, that an `up` is about to start as they are wanted now, so that
+        nothing is started as it was.
+        """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one pidfd for each service
         allocator.use_one_arena()
@@ -184,6 +188,8 @@ class Daemon:
         self.pre_start.sweep()
         self.ready = True
         allocator.give_back()  # what imports and loading left
+        specs = {name: self.engine.entries[name].stored for name in starting}
+        starting = [name for name in starting if (specs[name].project, specs[name].spec.name) not in coming]
         cut_short = self.projects.cut_short()
         if starting or unfinished or cut_short:
             self._starting = self._background(self._go_on(starting, cut_short, unfinished))

@@ -48,7 +48,7 @@ class HostPorts:
         assert last is not None
         if last.errno == errno.EADDRNOTAVAIL:
             raise PortError(f"this host has no address {wanted.host_ip}")
-        raise PortError(_who(wanted) or f"{last.strerror}: {wanted}")
+        raise PortError(_who(wanted) or _unseen(wanted, last))
 
     def _bind(self, wanted: Binding) -> tuple[list[socket.socket], int]:
         with contextlib.ExitStack() as stack:
@@ -79,6 +79,15 @@ class HostPorts:
         """Hold none."""
         for binding in list(self._held):
             self.give_back(binding)
+
+
+def _unseen(wanted: Binding, error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return f"{error.strerror}: {wanted}"
+    return (
+        f"somebody has {wanted} who does not listen, as another supervisor does with the ports of its"
+        " services"
+    )
 
 
 def _who(wanted: Binding) -> str:

@@ -140,3 +140,25 @@ def _read(fd: int) -> bytes:
         return os.read(fd, 65536)
     except OSError:  # EIO: nobody has the other end any more
         return b""
+
+
+def test_what_has_changed_is_not_started_as_it_was(tmp_path: Path) -> None:
+    """The next `up` that hosts the supervisor: its policies would bring the old one back first."""
+    own = Supervisor(tmp_path)
+    (own.base / "shipkeeper.yaml").write_text('metrics_address: ""\n')
+    text = (
+        "name: job\nservices:\n  web:\n    restart: always\n    network_mode: none\n"
+        "    command: [sh, -c, 'trap exit TERM; echo this is {name}; sleep 1000 & wait']\n"
+    )
+    for name in ("old", "new"):
+        own.compose(text.format(name=name))
+        with subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", "up"],
+            env=own.environment, cwd=own.base, stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            said = [next(line for line in process.stdout if "this is" in line)]
+            process.send_signal(signal.SIGINT)
+            said += [line for line in process.stdout if "this is" in line]
+            assert process.wait(PATIENCE_S) == 0
+        assert [line.rstrip().rpartition(" ")[2] for line in said] == [name]
