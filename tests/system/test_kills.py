@@ -12,6 +12,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -279,7 +280,8 @@ def test_survivors_are_adopted_without_the_database(supervisor: Supervisor, dama
     supervisor.ok("up", "-d")
     supervisor.ok("stop", "down")
     client = Client(f"{supervisor.base}/run/shipkeeper.sock")
-    before = {name: client.call("GET", f"/containers/kept-{name}-1/json") for name in ("web", "ends")}
+    names = ("web", "ends", "down")
+    before = {name: client.call("GET", f"/containers/kept-{name}-1/json") for name in names}
     supervisor.kill()
     pidfd = os.pidfd_open(before["ends"]["State"]["Pid"])
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -315,6 +317,9 @@ def test_survivors_are_adopted_without_the_database(supervisor: Supervisor, dama
         "it is restarted",
     )
     assert "keep" in supervisor.ok("up", "--dry-run"), "nothing has changed for `up`"
+    kept = supervisor.base / "state/instances" / before["down"]["Id"]
+    assert kept.is_dir(), "what was written by one that nobody knows any more is a person's to remove"
+    shutil.rmtree(kept)
 
 
 def test_a_stop_that_a_kill_interrupts_is_finished(supervisor: Supervisor) -> None:
