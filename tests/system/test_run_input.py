@@ -260,7 +260,7 @@ def test_mounts_and_shm(box: Supervisor) -> None:
     assert "/v " in out
     for words, why in (
         ("type=bind,src=/no/such,dst=/s", "/no/such"),
-        ("type=disk,dst=/s", "bind, volume and tmpfs"),
+        ("type=disk,dst=/s", "bind, volume, tmpfs and image"),
         ("type=bind,src=/", "target= is missing"),
         ("type=bind,src=/,dst=/s,colour=red", "colour=red"),
     ):
