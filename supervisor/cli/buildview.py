@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -19,16 +18,13 @@ from typing import Literal, TextIO
 
 import msgspec
 
-from supervisor.cli.buildframe import cells, frame
+from supervisor.cli.buildframe import frame
 from supervisor.cli.buildplain import Documents, Plain, plain
-from supervisor.cli.buildstate import State, clean, fold
-from supervisor.cli.logview import wants_colour
+from supervisor.cli.buildstate import State, fold
+from supervisor.cli.screen import painting
 from supervisor.image.builder.progress import Ended, Event, Note, Output, Planned, Started
 
 Mode = Literal["auto", "tty", "plain", "json", "quiet"]
-_PERIOD_S = 0.1
-_BEGIN, _END = "\x1b[?2026h\x1b[?25l", "\x1b[?2026l"
-"""A frame is one synchronized update (terminals without it ignore the mode), and has no cursor."""
 
 
 def chosen(mode: Mode, stream: TextIO) -> Mode:
@@ -36,40 +32,6 @@ def chosen(mode: Mode, stream: TextIO) -> Mode:
     if mode != "auto":
         return mode
     return "tty" if stream.isatty() and os.environ.get("TERM") != "dumb" else "plain"
-
-
-class Screen:
-    """A region of a terminal that is painted over and over. Not shared by threads."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lines: list[str] = []
-
-    def size(self) -> tuple[int, int]:
-        """(columns, rows) of now: a terminal may be resized between any two frames."""
-        try:
-            found = os.get_terminal_size(self._stream.fileno())
-        except OSError:
-            found = shutil.get_terminal_size()
-        return (found.columns or 80, found.lines or 24)
-
-    def paint(self, lines: list[str]) -> None:
-        """Show these instead of what was there, in one write."""
-        if lines == self._lines:
-            return
-        width, _ = self.size()
-        # A line that was whole on a wider terminal takes several rows of a narrow one.
-        rows = sum(max(1, -(-cells(clean(line)) // width)) for line in self._lines)
-        up = f"\r\x1b[{rows}A" if rows else ""
-        text = "".join(f"{line}\x1b[K\n" for line in lines)
-        self._stream.write(f"{_BEGIN}{up}{text}\x1b[J{_END}")
-        self._stream.flush()
-        self._lines = lines
-
-    def close(self) -> None:
-        """Leave what is painted, and give the cursor back."""
-        self._stream.write("\x1b[?25h")
-        self._stream.flush()
 
 
 class View:
@@ -126,31 +88,14 @@ class View:
         if self.mode != "tty":
             yield
             return
-        over = threading.Event()
-        thread = threading.Thread(target=self._paint, args=(over,), name="progress", daemon=True)
-        thread.start()
-        try:
+        with painting(self._stream, self._frame):
             yield
-        finally:
-            over.set()
-            thread.join()
 
-    def _paint(self, over: threading.Event) -> None:
-        screen = Screen(self._stream)
-        colour = wants_colour(self._stream)
-        with contextlib.suppress(OSError, ValueError):  # a terminal that hung up shows nothing any more
-            try:
-                while not over.wait(_PERIOD_S):
-                    width, height = screen.size()
-                    state = self.state
-                    if state.steps:
-                        now_s = time.monotonic()
-                        screen.paint(frame(state, width - 1, height - 1, now_s, colour=colour))
-                now_s = time.monotonic()
-                width, _ = screen.size()
-                screen.paint(frame(self.state, width - 1, None, now_s, colour=colour, finished=self.finished))
-            finally:
-                screen.close()
+    def _frame(self, width: int, height: int | None, now_s: float, colour: bool) -> list[str]:
+        state, last = self.state, height is None
+        if not (state.steps or last):
+            return []
+        return frame(state, width, height, now_s, colour=colour, finished=last and self.finished)
 
 
 class Part:

@@ -9,18 +9,15 @@ is pure.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from supervisor.cli.buildframe import cells
-from supervisor.cli.buildview import Screen
 from supervisor.cli.following import CAUSED
-from supervisor.cli.logview import wants_colour
+from supervisor.cli.screen import PERIOD_S, painting
 
-_PERIOD_S = 0.1
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _GREEN, _RED, _BLUE, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[34m", "\x1b[0m"
 _WAITS = "waits for"
@@ -62,30 +59,11 @@ class UpView:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Paint while the block runs; the last frame stays."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._paint, args=(over,), name="progress", daemon=True)
-        thread.start()
-        try:
+        with painting(self._stream, self._frame):
             yield
-        finally:
-            over.set()
-            thread.join()
 
-    def _paint(self, over: threading.Event) -> None:
-        screen = Screen(self._stream)
-        colour = wants_colour(self._stream)
-        with contextlib.suppress(OSError, ValueError):  # a terminal that hung up shows nothing any more
-            try:
-                while True:
-                    last = over.wait(_PERIOD_S)
-                    width, height = screen.size()
-                    rows = list(self._rows.values())
-                    now_s = time.monotonic()
-                    screen.paint(frame(rows, width - 1, None if last else height - 1, now_s, colour=colour))
-                    if last:
-                        return
-            finally:
-                screen.close()
+    def _frame(self, width: int, height: int | None, now_s: float, colour: bool) -> list[str]:
+        return frame(list(self._rows.values()), width, height, now_s, colour=colour)
 
 
 _FIRST = {"keep": "unchanged", "remove": "to be removed"}
@@ -112,7 +90,7 @@ def frame(rows: list[Row], width: int, height: int | None, now_s: float, *, colo
 
 def _mark(row: Row, now_s: float) -> str:
     if row.ended_s is None:
-        return _SPINNER[int(now_s / _PERIOD_S) % len(_SPINNER)]
+        return _SPINNER[int(now_s / PERIOD_S) % len(_SPINNER)]
     return "✔" if row.good else "✘"
 
 

@@ -17,7 +17,7 @@ from supervisor.cli.buildoptions import (
     parse_ssh,
 )
 from supervisor.cli.buildservices import plan_works
-from supervisor.cli.buildview import Screen
+from supervisor.cli.screen import Screen
 from supervisor.core.build import BuildSpec, ImageSource
 from supervisor.image.builder.request import Secret, SshAgent
 from supervisor.image.sources import (
