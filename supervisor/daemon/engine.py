@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, assert_never
 
 from supervisor.core import events as ev
@@ -365,6 +366,19 @@ class Engine:
         if not entry.meta:
             entry.meta = save_identity(entry.stored).decode("utf-8", "surrogateescape")
         return entry.meta
+
+    def watch_runs(self, look: Callable[[Published], None]) -> Callable[[], None]:
+        """Have `look` called after what happens to a run: start, pause, unpause, die, destroy.
+
+        Not from within the step that tells of it: that is still being carried out. Call the result to end it.
+        """
+
+        def on_event(event: Published) -> None:
+            if event.action in ("start", "pause", "unpause", "die", "destroy"):
+                asyncio.get_running_loop().call_soon(look, event)
+
+        self.subscribers.add(on_event)
+        return partial(self.subscribers.discard, on_event)
 
     def _publish(self, entry: Entry, tell: ev.Tell) -> None:
         stored = entry.stored

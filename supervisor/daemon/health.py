@@ -57,7 +57,7 @@ class HealthChecks:
         self._inside = inside
         self._plans = plans
         self._monitors: dict[str, _Monitor] = {}
-        engine.subscribers.add(self._on_event)
+        self._unwatch = engine.watch_runs(self._look)
 
     def take_over(self) -> None:
         """Look after what runs already: after every match with a launcher's State."""
@@ -66,18 +66,10 @@ class HealthChecks:
 
     def close(self) -> None:
         """No probe any more."""
-        self._engine.subscribers.discard(self._on_event)
+        self._unwatch()
         for monitor in self._monitors.values():
             monitor.rest()
         self._monitors.clear()
-
-    def _on_event(self, event: Published) -> None:
-        match event.action:
-            case "start" | "pause" | "unpause" | "die" | "destroy":
-                # Not from within the step that tells of it: that is still being carried out.
-                asyncio.get_running_loop().call_soon(self._look, event)
-            case _:
-                pass
 
     def _look(self, event: Published) -> None:
         entry = self._engine.entries.get(event.instance)

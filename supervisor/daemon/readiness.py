@@ -39,7 +39,7 @@ class ReadyWatch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._monitors: dict[str, _Monitor] = {}
-        engine.subscribers.add(self._on_event)
+        self._unwatch = engine.watch_runs(self._look)
 
     def take_over(self) -> None:
         """Look after what runs already: after every match with a launcher's State."""
@@ -48,7 +48,7 @@ class ReadyWatch:
 
     def close(self) -> None:
         """Listen no more."""
-        self._engine.subscribers.discard(self._on_event)
+        self._unwatch()
         for monitor in self._monitors.values():
             monitor.rest()
         self._monitors.clear()
@@ -58,14 +58,6 @@ class ReadyWatch:
         monitor = self._monitors.get(event.instance)
         if monitor is not None and monitor.known.run == event.run:
             self._step(monitor, core.Said(event.text))
-
-    def _on_event(self, event: Published) -> None:
-        match event.action:
-            case "start" | "pause" | "unpause" | "die" | "destroy":
-                # Not from within the step that tells of it: that is still being carried out.
-                asyncio.get_running_loop().call_soon(self._look, event)
-            case _:
-                pass
 
     def _look(self, event: Published) -> None:
         entry = self._engine.entries.get(event.instance)
