@@ -47,7 +47,9 @@ def merge(base: Node, over: Node, findings: Findings, path: Path = ()) -> Node:
         case list() as first, list() as second:
             if inner in _HOSTS:
                 known = {item.value for item in first if isinstance(item.value, str)}
-                second = [item for item in second if item.value not in known]
+                second = [
+                    item for item in second if not (isinstance(item.value, str) and item.value in known)
+                ]
             if path[:1] == ("networks",) and path[2:] == ("ipam", "config"):
                 return Node(list(_pools(first, second, path, findings)), base.mark, base.keys)
             return Node([*first, *second], base.mark, base.keys)

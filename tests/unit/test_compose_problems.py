@@ -403,6 +403,7 @@ _services = st.lists(
 )
 @example(b"\x85", "services: {a: {command: x}}")
 @example("services: {a: {<<: [&x {b: c}, *x]}}", "")
+@example("services: {b: {extra_hosts: []}}", "services: {b: {extra_hosts: [[]]}}")
 def test_no_input_raises_anything_but_compose_errors(tmp_path: Path, first: str | bytes, second: str) -> None:
     """Random bytes, random text and random YAML of known keys: a project, or problems of one line each."""
     text = first if isinstance(first, bytes) else first.encode("utf-8", "surrogatepass")
