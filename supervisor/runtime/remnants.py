@@ -33,7 +33,8 @@ from supervisor.runtime.supervisors import Living, has_services, is_run_dir, own
 
 _ALIAS = re.compile(r"shipkeeper ([0-9a-f]{8}) ")
 _TABLE = re.compile(rf"{TABLE_PREFIX}([0-9a-f]{{8}})")
-_NETNS = re.compile(r"(/.+)/netns/[0-9a-f]{64}")
+_SHARED = re.compile(r"(/.+)/(?:masks|mounts|netns)(?:/[^/]+)?")
+"""What is mounted in a run directory from its beginning (`runtime.sharedmounts`), and in it."""
 _PATIENCE_S = 10
 _TRIES, _LET_GO_S = 40, 0.05
 
@@ -64,7 +65,7 @@ def remnants(
 
 def _dead_run_dirs(paths: Paths, living: Living, mounts: list[HostMount]) -> list[str]:
     known = {os.path.realpath(paths.run_dir)}
-    known |= {found[1] for mount in mounts if (found := _NETNS.fullmatch(mount.target)) is not None}
+    known |= {found[1] for mount in mounts if (found := _SHARED.fullmatch(mount.target)) is not None}
     alive = {os.path.realpath(each) for each in living.run_dirs}
     return sorted(each for each in known - alive if is_run_dir(each))
 

@@ -63,7 +63,6 @@ def test_what_a_dead_one_left_is_found_and_removed_by_another(dead: Supervisor) 
     with networked() as net:
         port = free_port()
         net.up(echo(ports=(published(port),)), echo("other"))
-        own = in_kernel(net.supervisor.base)
         checks = {line["name"]: line for line in lines(net.supervisor)}
         tagged = checks[f"dead supervisor {leaks.tag_of(dead.base)}"]
         assert tagged["status"] == "warn"
@@ -73,15 +72,10 @@ def test_what_a_dead_one_left_is_found_and_removed_by_another(dead: Supervisor) 
         assert "process" in checks[f"dead supervisor {dead.base}/run"]["detail"]
         assert f"dead supervisor {leaks.tag_of(net.supervisor.base)}" not in checks
         assert in_kernel(dead.base) == left, "looking changes nothing"
+        own = in_kernel(net.supervisor.base)
         removed = [line for line in lines(net.supervisor, *fix(dead, net.supervisor)) if "removed" in line]
-        assert {line["removed"] for line in removed} >= {
-            "process",
-            "table",
-            "program",
-            "link",
-            "mount",
-            "cgroup",
-        }
+        kinds = {"process", "table", "program", "link", "mount", "cgroup"}
+        assert {line["removed"] for line in removed} >= kinds
         assert [line for line in removed if line["problem"]] == []
         assert in_kernel(dead.base) == []
         assert not Path(f"/sys/class/net/skt{os.getpid()}").exists(), "its bridge by a name of its own, too"
