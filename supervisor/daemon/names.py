@@ -99,13 +99,13 @@ class Names:
         """Have exactly these names in force; returns when they are, with what went wrong, by instance id.
 
         members: asked when it is their turn. Many calls at once cost little more than one: the last one
-        counts for all. Raises NamesError, and ResolverError where there is no resolver to be had; then it is
-        tried again in the background.
+        counts for all. After `close` nothing is said. Raises NamesError, and ResolverError where there is no
+        resolver to be had; then it is tried again in the background.
         """
         self._wanted += 1
         mine = self._wanted
         async with self._lock:
-            if self._in_force < mine:
+            if self._in_force < mine and not self._closing:
                 newest = self._wanted
                 self._table = names_table(self._table.serial + 1, members())
                 await self._put_in_force(self._table)

@@ -256,6 +256,18 @@ def test_nothing_is_left_and_nothing_runs_without_endpoints(web: Namespace, tmp_
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
+def test_what_is_told_after_the_end_starts_nothing(web: Namespace, tmp_path: Path) -> None:
+    """A port that was given back when the supervisor had let go of the resolver (seen after a Ctrl-C)."""
+    made = Resolving(str(tmp_path))
+    made.tell(member(web, "shop-web-1", "web", "10.0.0.2"))
+    pid = made.pid
+    ended(pid, lambda: made.do(made.names.close(end=True)))
+    made.tell(member(web, "shop-web-1", "web", "10.0.0.2"))
+    assert made.names._link is None
+    assert os.listdir(tmp_path) == []
+    made.close(end=True)
+
+
 def test_it_runs_in_a_cgroup_of_its_own_beside_the_services(web: Namespace, tmp_path: Path) -> None:
     """So that the end of the daemon's unit is not its end, and that nothing of it stays."""
     setup = hierarchies.detect()
